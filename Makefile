@@ -1,0 +1,43 @@
+# make demo   the whole way on an embedded default: text → 13 models → evaluation → tables, figures, report
+# make test   the tests
+# make lint   ruff and mypy
+# make clean  what the demo and the tests have written (resources/, results/, caches); the environment stays
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+CORES  ?= 2
+
+# One thread a process: two processes of one thread use two cores better than one of two.
+export OMP_NUM_THREADS = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,4s/^# //p' Makefile
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; name another: make PYTHON=python3.11 …"; exit 1; }
+	@echo "Setting up $(VENV) from requirements.lock (once; a few minutes) …"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --cores 1 --quiet all --report results/reports/demo/report.html
+	@echo "The report: results/reports/demo/report.html"
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(CORES) $(PYTEST)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf resources results .snakemake .pytest_cache .mypy_cache .ruff_cache
