@@ -1,0 +1,43 @@
+"""The paper's section 3: one file a variant, found by its name.
+
+Nothing here imports all the mixers. `find("mlp")` imports `deconattn/mixers/mlp.py` and nothing else: that is how a variant is added
+(write a file, name it in the config), and why the code digest of a run covers its own variant and no other.
+Files that begin with an underscore hold what several variants share.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deconattn.errors import UserError
+
+if TYPE_CHECKING:
+    from deconattn.mixers._contract import Mixer
+
+
+def names() -> list[str]:
+    """Names of all variants: the files of this folder, none of them imported."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if not p.stem.startswith("_"))
+
+
+def find(name: str) -> type[Mixer]:
+    """Import the variant `name` and return its class, the one subclass of `Mixer` that its file defines.
+
+    Raises:
+        UserError: no such file, or a file that does not define exactly one mixer.
+    """
+    if name not in names():
+        raise UserError(f"variant {name!r} is not one of {', '.join(names())}")
+    module = importlib.import_module(f"deconattn.mixers.{name}")
+    from deconattn.mixers._contract import Mixer
+
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Mixer) and value.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        raise UserError(f"{module.__file__}: defines {len(classes)} mixers, a variant's file defines exactly one")
+    return classes[0]

@@ -1,0 +1,43 @@
+"""mlp: O = W_down( SiLU(W_gate H) ⊙ W_up H ), no queries, keys or values (SPEC §3).
+
+Relaxes "token mixing" altogether: each position sees itself alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deconattn.mixers._contract import Mixer, QKVMixer
+
+if TYPE_CHECKING:
+    from deconattn.model import ModelConfig
+
+
+def inner_width(config: ModelConfig) -> int:
+    """Width m whose 3·d·m parameters come as close as can be to those of standard attention in this model."""
+    return max(1, round(QKVMixer.parameter_count(config) / (3 * config.hidden_size)))
+
+
+class MLP(Mixer):
+    """A second gated feed-forward block in the place of attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        d, width = config.hidden_size, inner_width(config)
+        self.gate_proj = nn.Linear(d, width, bias=False)
+        self.up_proj = nn.Linear(d, width, bias=False)
+        self.down_proj = nn.Linear(width, d, bias=False)
+
+    @classmethod
+    def parameter_count(cls, config: ModelConfig) -> int:
+        """3·d·m; off from standard attention by at most 1.5·d a layer."""
+        return 3 * config.hidden_size * inner_width(config)
+
+    def attention_map(self, source: Tensor) -> None:
+        return None
+
+    def forward(self, hidden: Tensor, source: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))

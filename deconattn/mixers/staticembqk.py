@@ -1,0 +1,26 @@
+"""staticembqk: queries and keys of every layer from the token embeddings E(t), values from the hidden state (SPEC §3).
+
+Relaxes "current QK": the attention weights depend on the input, but not on what this layer has computed.
+Reading: the layer's own input RMSNorm is applied to E(t) first.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from deconattn.mixers._contract import QKSource, QKVMixer
+from deconattn.mixers._softmax import softmax_attention, softmax_map
+
+
+class StaticEmbQK(QKVMixer):
+    """Softmax attention whose queries and keys read the embeddings of the actual input."""
+
+    qk_source: ClassVar[QKSource] = "embeddings"
+
+    def attention_map_of(self, q: Tensor, k: Tensor) -> Tensor:
+        return softmax_map(q, k)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return softmax_attention(q, k, v)

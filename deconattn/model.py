@@ -1,0 +1,256 @@
+"""The decoder around the mixers: Qwen2.5's, as a plain module that training needs and that imports no transformers (SPEC §2, §3).
+
+State-dict names are those of transformers' Qwen2 (Qwen3's head norms where `qk_norm`); side streams are buffers of `model`.
+Shapes: B batch, L length, d hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deconattn import mixers
+from deconattn.errors import UserError
+from deconattn.layouts import is_standard
+from deconattn.mixers._contract import RMSNorm
+
+Skip = Literal["skip", "skip_mixer"]
+CHUNKED_HEAD_FROM = 2**26  # logits (rows × V) from which the head is computed in chunks, never held whole
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of a model, in Qwen2's field names, plus `variant`, `layout` and `qk_norm`.
+
+    Raises:
+        UserError: sizes that do not fit each other.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int | None = None
+    max_position_embeddings: int = 2048
+    rope_theta: float = 1_000_000.0
+    rms_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+    attention_bias: bool = True
+    qk_norm: bool = False
+    variant: str = "standard"
+    layout: str = "uniform"
+
+    def __post_init__(self) -> None:
+        if self.num_key_value_heads is None:
+            object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}")
+        if self.num_attention_heads % self.kv_heads:
+            raise UserError(
+                f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads {self.kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise UserError(f"the head size {self.head_dim} (hidden_size / num_attention_heads) is odd; RoPE needs an even one")
+        is_standard(self.layout, self.num_hidden_layers)
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one head, d / heads."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Number of key and value heads."""
+        assert self.num_key_value_heads is not None
+        return self.num_key_value_heads
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> ModelConfig:
+        """Take the fields that belong to the model from a larger dictionary (a spec, a transformers configuration)."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in fields.items() if key in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as a config.json holds them."""
+        return dataclasses.asdict(self)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: W_down( SiLU(W_gate x) ⊙ W_up x ) (Shazeer, 2020)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d, inner = config.hidden_size, config.intermediate_size
+        self.gate_proj = nn.Linear(d, inner, bias=False)
+        self.up_proj = nn.Linear(d, inner, bias=False)
+        self.down_proj = nn.Linear(inner, d, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One pre-norm layer: mixer and feed-forward, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, standard: bool) -> None:
+        super().__init__()
+        self.standard = standard
+        self.self_attn = mixers.find("standard" if standard else config.variant)(config)
+        self.mlp = FeedForward(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def mixer_inputs(self, x: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """What the mixer reads: its normalised input (B, L, d) and the source of queries and keys (B or 1, L, d)."""
+        hidden = self.input_layernorm(x)
+        if self.self_attn.qk_source == "side":
+            return hidden, hidden[:1]
+        if self.self_attn.qk_source == "embeddings":
+            return hidden, self.input_layernorm(embeddings)
+        return hidden, hidden
+
+    def forward(self, x: Tensor, embeddings: Tensor, skip: Skip | None) -> Tensor:
+        """Residual stream x and token embeddings E(t), both (B, L, d) → (B, L, d)."""
+        if skip == "skip" and not self.standard:
+            return x
+        if skip is None or self.standard:
+            x = x + self.self_attn(*self.mixer_inputs(x, embeddings))
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Embeddings, blocks, final norm.
+
+    Where the variant has a side stream, it is row 0 of the batch: it goes through the same blocks as every sequence, through standard
+    layers too, and is cut off at the end.
+    """
+
+    side_embeddings: Tensor
+    side_input_ids: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        kinds = is_standard(config.layout, config.num_hidden_layers)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, kind or config.variant == "standard") for kind in kinds)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.has_side_stream = any(block.self_attn.qk_source == "side" for block in self.layers)
+        if self.has_side_stream and config.variant == "rndembqk":
+            self.register_buffer("side_embeddings", torch.zeros(config.max_position_embeddings, config.hidden_size))
+        elif self.has_side_stream:
+            self.register_buffer("side_input_ids", torch.zeros(config.max_position_embeddings, dtype=torch.long))
+
+    def embed(self, input_ids: Tensor, skip: Skip | None = None) -> Tensor:
+        """E(t) of input_ids (B, L): (B, L, d), or (B + 1, L, d) with the side stream as row 0.
+
+        Raises:
+            UserError: longer than the side stream.
+        """
+        embeddings = self.embed_tokens(input_ids)
+        if not self.has_side_stream or skip is not None:  # a skipped mixer reads no side stream
+            return embeddings
+        length, limit = input_ids.shape[1], self.config.max_position_embeddings
+        if length > limit:
+            raise UserError(f"a sequence of {length} tokens is longer than the side stream, which has {limit} positions")
+        if self.config.variant == "rndembqk":
+            side = self.side_embeddings[:length].to(embeddings.dtype)
+        else:
+            side = self.embed_tokens(self.side_input_ids[:length])
+        return torch.cat([side.unsqueeze(0), embeddings])
+
+    def forward(self, input_ids: Tensor, skip: Skip | None = None) -> Tensor:
+        """Final hidden states (B, L, d) of input_ids (B, L)."""
+        embeddings = x = self.embed(input_ids, skip)
+        for block in self.layers:
+            x = block(x, embeddings, skip)
+        return self.norm(x[-input_ids.shape[0] :])
+
+    def attention_maps(self, input_ids: Tensor) -> list[Tensor | None]:
+        """A of every layer, (B or 1, heads, L, L), or None where a layer does not mix positions."""
+        maps: list[Tensor | None] = []
+        embeddings = x = self.embed(input_ids)
+        for block in self.layers:
+            attention = block.self_attn.attention_map(block.mixer_inputs(x, embeddings)[1])
+            # Row 0 of a standard layer's maps belongs to the side stream, not to a sequence.
+            maps.append(attention if attention is None or attention.shape[0] == 1 else attention[-input_ids.shape[0] :])
+            x = block(x, embeddings, None)
+        return maps
+
+
+class LanguageModel(nn.Module):
+    """Decoder and head. `skip` drops the simple layers of a trained hybrid ("skip") or only their mixers ("skip_mixer")."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        self.skip: Skip | None = None
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Logits (B, L, V) of input_ids (B, L)."""
+        return self.lm_head(self.model(input_ids, self.skip))
+
+    def loss(self, input_ids: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+        """Cross-entropy of each next token, in nats, over the B·(L − 1) targets of packed rows (B, L)."""
+        hidden = self.model(input_ids, self.skip)[:, :-1].flatten(0, 1)
+        return head_loss(hidden, self.lm_head.weight, input_ids[:, 1:].flatten(), reduction)
+
+    def attention_maps(self, input_ids: Tensor) -> list[Tensor | None]:
+        """A of every layer (see `Decoder.attention_maps`)."""
+        return self.model.attention_maps(input_ids)
+
+
+def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
+    """Cross-entropy of hidden (N, d) against targets (N,); large heads in chunks, so that no (N, V) tensor is held."""
+    if hidden.shape[0] * weight.shape[0] < CHUNKED_HEAD_FROM:
+        return F.cross_entropy(
+            F.linear(hidden, weight).float() if weight.dtype != torch.float64 else F.linear(hidden, weight),
+            targets,
+            reduction=reduction,
+        )
+    return F.linear_cross_entropy(hidden, weight, targets, reduction=reduction, options=torch.nn.LinearCrossEntropyOptions())
+
+
+@torch.no_grad()
+def initialise(model: LanguageModel, seed: int) -> None:
+    """Draw the weights: N(0, initializer_range²) for matrices and ε, zeros for biases, ones for norms.
+
+    Every tensor has a generator of its own, seeded by (seed, name): tensors of one name start equal in all variants, whatever else a
+    variant draws, so that variants of one seed differ by their mechanism and not by their draw.
+    """
+    std = model.config.initializer_range
+    tensors = dict(model.named_parameters()) | {
+        name: buffer for name, buffer in model.named_buffers() if name.endswith("side_embeddings")
+    }
+    for name, tensor in tensors.items():
+        if name.endswith("bias"):
+            tensor.zero_()
+        elif tensor.dim() == 1:
+            tensor.fill_(1.0)
+        else:
+            digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * std)
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """All parameters by formula: embeddings, head, norms, feed-forward and mixers (side streams are not parameters)."""
+    d, layers = config.hidden_size, config.num_hidden_layers
+    embeddings = config.vocab_size * d * (1 if config.tie_word_embeddings else 2)
+    per_layer = 3 * d * config.intermediate_size + 2 * d
+    simple = mixers.find(config.variant).parameter_count(config)
+    standard = mixers.find("standard").parameter_count(config)
+    mixing = sum(standard if kind else simple for kind in is_standard(config.layout, layers))
+    return embeddings + layers * per_layer + d + mixing

@@ -1,0 +1,207 @@
+"""The decoder of every variant and layout as defined: one sequence, one head, one (L, L) map at a time.
+
+Plain torch operations on a state dict, differentiable, in the precision of the given tensors (float64 in
+the tests). Nothing is fused, cached, chunked or batched, and nothing comes from the package under test.
+B sequences, L positions, d hidden size, dh = d / heads, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.reference.layouts import simple_layers
+from tests.reference.parameters import complete
+
+VARIANTS = ("standard", "mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk")
+FIXED = ("rndembqk", "fixedseqqk")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass shows.
+
+    logits: (B, L, V).
+    maps: a layer's A, (B, heads, L, L); None where the layer mixes no positions (`mlp`, or skipped).
+    scores: a layer's pre-softmax s, (B, heads, L, L), of which j ≤ i is used; u (B, heads, L) where it is
+        `nonapproximate`.
+    """
+
+    logits: Tensor
+    maps: list[Tensor | None]
+    scores: list[Tensor | None]
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · weight over the last dimension."""
+    return x / torch.sqrt((x * x).mean(dim=-1, keepdim=True) + eps) * weight
+
+
+def rotate(x: Tensor, theta: float) -> Tensor:
+    """RoPE in the halves convention for x (L, dh).
+
+    Feature c turns with feature c + dh/2, by the angle position · theta^(−2c/dh); positions count from 0.
+    """
+    length, width = x.shape
+    half = width // 2
+    frequency = theta ** (-2.0 * torch.arange(half, dtype=x.dtype) / width)
+    angle = torch.arange(length, dtype=x.dtype)[:, None] * frequency[None, :]
+    first, second = x[:, :half], x[:, half:]
+    return torch.cat(
+        [first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], dim=1
+    )
+
+
+def head_scores(kind: str, query: Tensor, key: Tensor, theta: float) -> Tensor:
+    """Scores of one head from unrotated query and key (L, dh): s (L, L), or u (L,) for `nonapproximate`."""
+    scale = math.sqrt(query.shape[1])
+    if kind == "nonapproximate":
+        silu = query / (1.0 + torch.exp(-query))
+        return (silu * key).sum(dim=1) / scale
+    return torch.einsum("ic,jc->ij", rotate(query, theta), rotate(key, theta)) / scale
+
+
+def head_map(kind: str, scores: Tensor) -> Tensor:
+    """A (L, L) of one head from its scores: a row a query, zero above the diagonal, each row summing to 1."""
+    length = scores.shape[-1]
+    causal = torch.ones(length, length, dtype=scores.dtype).tril()
+    if kind == "approximate":
+        weights = (1.0 + scores + scores * scores / 2.0) * causal
+    else:
+        square = scores.expand(length, length).masked_fill(causal == 0, -math.inf)
+        weights = torch.exp(square - square.amax(dim=1, keepdim=True).detach())
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def linear(x: Tensor, weights: Mapping[str, Tensor], name: str) -> Tensor:
+    """x (L, in) through the projection `name`, with its bias where the state dict has one."""
+    y = torch.einsum("li,oi->lo", x, weights[f"{name}.weight"])
+    return y + weights[f"{name}.bias"] if f"{name}.bias" in weights else y
+
+
+def swiglu(x: Tensor, weights: Mapping[str, Tensor], name: str) -> Tensor:
+    """W_down( SiLU(W_gate x) ⊙ W_up x ) with the three matrices below `name`."""
+    gate = linear(x, weights, f"{name}.gate_proj")
+    gated = gate / (1.0 + torch.exp(-gate)) * linear(x, weights, f"{name}.up_proj")
+    return linear(gated, weights, f"{name}.down_proj")
+
+
+def maps_of(
+    kind: str, source: Tensor, weights: Mapping[str, Tensor], c: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """The maps (heads, L, L) and scores of one layer whose queries and keys are read from `source` (L, d)."""
+    dh, group = c["head_dim"], c["num_attention_heads"] // c["num_key_value_heads"]
+    queries, keys = linear(source, weights, "self_attn.q_proj"), linear(source, weights, "self_attn.k_proj")
+    maps, scores = [], []
+    for h in range(c["num_attention_heads"]):
+        query = queries[:, h * dh : (h + 1) * dh]
+        key = keys[:, (h // group) * dh : (h // group + 1) * dh]
+        if c["qk_norm"]:
+            query = rms_norm(query, weights["self_attn.q_norm.weight"], c["rms_norm_eps"])
+            key = rms_norm(key, weights["self_attn.k_norm.weight"], c["rms_norm_eps"])
+        scores.append(head_scores(kind, query, key, c["rope_theta"]))
+        maps.append(head_map(kind, scores[-1]))
+    return torch.stack(maps), torch.stack(scores)
+
+
+def mix(maps: Tensor, x: Tensor, weights: Mapping[str, Tensor], c: Mapping[str, Any]) -> Tensor:
+    """The maps (heads, L, L) applied to the values of x (L, d), heads joined, output projection taken."""
+    dh, group = c["head_dim"], c["num_attention_heads"] // c["num_key_value_heads"]
+    values = linear(x, weights, "self_attn.v_proj")
+    heads = []
+    for h in range(c["num_attention_heads"]):
+        value = values[:, (h // group) * dh : (h // group + 1) * dh]
+        heads.append(torch.einsum("ij,jc->ic", maps[h], value))
+    return linear(torch.cat(heads, dim=1), weights, "self_attn.o_proj")
+
+
+def forward(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], input_ids: Tensor, mode: str | None = None
+) -> Trace:
+    """The whole decoder on input_ids (B, L).
+
+    mode: None; "skip" leaves the simple layers out entirely; "skip_mixer" leaves out their mixer only.
+    """
+    c = complete(config)
+    kind, eps, batch = c["variant"], c["rms_norm_eps"], input_ids.shape[0]
+    table = state["model.embed_tokens.weight"]
+    embedded = [table[ids] for ids in input_ids]
+    # Each sequence is a stream of hidden states (L, d); the side stream, where there is one, comes last.
+    streams = list(embedded)
+    if kind == "rndembqk":
+        streams.append(state["model.side_embeddings"][: input_ids.shape[1]])
+    elif kind == "fixedseqqk":
+        streams.append(table[state["model.side_input_ids"][: input_ids.shape[1]]])
+
+    simple = simple_layers(kind, c["layout"], c["num_hidden_layers"])
+    all_maps: list[Tensor | None] = []
+    all_scores: list[Tensor | None] = []
+    for n in range(1, c["num_hidden_layers"] + 1):
+        mixer = kind if n in simple else "standard"
+        maps = scores = None
+        if n in simple and mode == "skip":
+            all_maps.append(None)
+            all_scores.append(None)
+            continue
+        prefix = f"model.layers.{n - 1}."
+        weights = {k.removeprefix(prefix): tensor for k, tensor in state.items() if k.startswith(prefix)}
+        norm = weights["input_layernorm.weight"]
+        inputs = [rms_norm(x, norm, eps) for x in streams]
+        if n in simple and mode == "skip_mixer":
+            mixed = [torch.zeros_like(x) for x in streams]
+        elif mixer == "mlp":
+            mixed = [swiglu(x, weights, "self_attn") for x in inputs]
+        else:
+            sources = inputs
+            if mixer in FIXED:
+                sources = [inputs[-1]]
+            elif mixer == "staticembqk":
+                sources = [rms_norm(x, norm, eps) for x in embedded]
+            pairs = [maps_of(mixer, source, weights, c) for source in sources]
+            if mixer in FIXED:
+                pairs = pairs * len(streams)
+            mixed = [mix(pair[0], x, weights, c) for pair, x in zip(pairs, inputs, strict=True)]
+            maps = torch.stack([pair[0] for pair in pairs[:batch]])
+            scores = torch.stack([pair[1] for pair in pairs[:batch]])
+        all_maps.append(maps)
+        all_scores.append(scores)
+        streams = [x + y for x, y in zip(streams, mixed, strict=True)]
+        after = weights["post_attention_layernorm.weight"]
+        streams = [x + swiglu(rms_norm(x, after, eps), weights, "mlp") for x in streams]
+
+    head = table if c["tie_word_embeddings"] else state["lm_head.weight"]
+    final = torch.stack([rms_norm(x, state["model.norm.weight"], eps) for x in streams[:batch]])
+    return Trace(torch.einsum("bld,vd->blv", final, head), all_maps, all_scores)
+
+
+def next_token_loss(logits: Tensor, input_ids: Tensor) -> Tensor:
+    """Mean of −log p(token i+1 | tokens ≤ i) in nats, over all of input_ids (B, L); L ≥ 2."""
+    predicted, target = logits[:, :-1], input_ids[:, 1:]
+    chosen = predicted.gather(2, target[:, :, None])[:, :, 0]
+    return (torch.logsumexp(predicted, dim=2) - chosen).mean()
+
+
+def loss(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], input_ids: Tensor, mode: str | None = None
+) -> Tensor:
+    """The next-token loss of the whole decoder, a scalar, differentiable in every float tensor of `state`."""
+    return next_token_loss(forward(config, state, input_ids, mode).logits, input_ids)
+
+
+def gradients(config: Mapping[str, Any], state: Mapping[str, Tensor], input_ids: Tensor) -> dict[str, Tensor]:
+    """d loss / d tensor for every trained tensor of `state` (the side streams are not trained), by name.
+
+    For L = 1, which has no next token, the loss is replaced by the mean of cos(logits).
+    """
+    trained = {n: v for n, v in state.items() if not n.startswith("model.side_")}
+    leaves = {n: v.clone().requires_grad_() for n, v in trained.items()}
+    logits = forward(config, {**state, **leaves}, input_ids).logits
+    value = next_token_loss(logits, input_ids) if input_ids.shape[1] > 1 else logits.cos().mean()
+    found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+    pairs = zip(leaves.items(), found, strict=True)
+    return {name: torch.zeros_like(leaf) if g is None else g for (name, leaf), g in pairs}
