@@ -1,0 +1,153 @@
+"""The pretrain stage: spec.json and tokens in; model/, train.parquet and done.json out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from deconattn.data.order import TokenTable, heldout_rows
+from deconattn.errors import UserError
+from deconattn.files import atomic_write, read_json, sha256_file, write_json
+from deconattn.model import LanguageModel, ModelConfig, initialise, parameter_count
+from deconattn.training import checkpoint
+from deconattn.training.distributed import process_group
+from deconattn.training.loop import TRAIN_SCHEMA, Diverged, Trainer
+from deconattn.training.progress import Progress, Style
+from deconattn.training.stops import Stopped, StopWatch
+
+SAVE_MARGIN_SECONDS = 120.0  # kept free before the deadline for the last checkpoint
+
+
+def build(spec: dict[str, Any], vocab_size: int, side_text: Path | None = None) -> LanguageModel:
+    """The model of a spec, initialised from its seed, with the fixed text of `fixedseqqk` filled in.
+
+    Raises:
+        UserError: the text is missing, or shorter than the side stream.
+    """
+    config = ModelConfig.from_dict({**spec["model"], "vocab_size": vocab_size})
+    model = LanguageModel(config)
+    initialise(model, spec["seed"])
+    if "side_input_ids" in dict(model.model.named_buffers()):
+        if side_text is None:
+            raise UserError(f"{spec['run']}: fixedseqqk needs the fixed text of its side stream (--side-text)")
+        ids = pq.read_table(side_text)["tokens"].to_numpy()
+        if len(ids) < config.max_position_embeddings:
+            raise UserError(f"{side_text}: {len(ids)} tokens, the side stream needs {config.max_position_embeddings}")
+        model.model.side_input_ids.copy_(torch.from_numpy(ids[: config.max_position_embeddings].astype("int64")))
+    return model
+
+
+def padded_vocabulary(size: int, multiple: int) -> int:
+    """Rows of the embedding: the tokenizer's vocabulary, rounded up (50,277 → 50,304 at 128)."""
+    return -(-size // multiple) * multiple
+
+
+def pretrain(
+    run_folder: Path,
+    tokens: Path,
+    *,
+    side_text: Path | None = None,
+    micro_batch_size: int | None = None,
+    threads: int = 1,
+    device: str = "auto",
+    compiled: bool = False,
+    checkpoint_minutes: float = 15.0,
+    deadline_minutes: float | None = None,
+    style: Style = "auto",
+) -> None:
+    """Train the run of `run_folder/spec.json` on the token table `tokens`; a finished run returns at once.
+
+    Raises:
+        Stopped: asked to stop before the end; the same call goes on from the checkpoint.
+        UserError: input that does not fit, or a loss that is not finite with `on_divergence: stop`.
+    """
+    spec = read_json(run_folder / "spec.json")
+    if (run_folder / "done.json").is_file() and read_json(run_folder / "done.json")["hash"] == spec["hash"]:
+        return
+    manifest_sha256 = sha256_file(tokens / "manifest.json")
+    if spec["tokens"].get("manifest_sha256") not in (None, manifest_sha256):
+        raise UserError(f"{tokens / 'manifest.json'}: not the token table that {run_folder / 'spec.json'} was made for")
+    torch.set_num_threads(threads)
+    stops = StopWatch(deadline_minutes, SAVE_MARGIN_SECONDS if (deadline_minutes or 0) > 5 else 5.0)
+    training = spec["training"]
+    table = TokenTable(tokens)
+    vocab_size = padded_vocabulary(table.vocab_size, spec["model"].get("pad_vocabulary_to", 1))
+    model = build(spec, vocab_size, side_text)
+    with process_group(device) as process:
+        progress = (
+            Progress(spec["run"], training["steps"], 0, run_folder / "log" / "pretrain.log", style) if process.leads else None
+        )
+        say = progress.say if progress else lambda text: None
+        trainer = Trainer(
+            model=model,
+            training=training,
+            seed=spec["seed"],
+            spec_hash=spec["hash"],
+            table=table,
+            heldout=heldout_rows(tokens, table.context_length, training["heldout_documents"]),
+            folder=run_folder,
+            process=process,
+            stops=stops,
+            micro_batch_size=micro_batch_size,
+            checkpoint_seconds=checkpoint_minutes * 60,
+            compiled=compiled,
+            say=say,
+            on_step=progress.step if progress else lambda done, loss, speed: None,
+        )
+        status, detail = "finished", None
+        try:
+            trainer.run()
+        except Diverged as error:
+            if training["on_divergence"] == "stop":
+                raise UserError(f"{spec['run']}: {error}; the last good state is in {run_folder / 'checkpoints'}") from None
+            status, detail = "diverged", str(error)
+            say(f"{error}; recorded as diverged")
+        finally:
+            if progress:
+                progress.close()
+        if process.leads:
+            _write_results(run_folder, spec, model, trainer.rows, status, detail)
+
+
+def _write_results(
+    run_folder: Path, spec: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]], status: str, detail: str | None
+) -> None:
+    import safetensors
+
+    folder = run_folder / "model"
+    folder.mkdir(exist_ok=True)
+    with atomic_write(folder / "model.safetensors") as temporary:
+        checkpoint.save_model(model, temporary)
+    write_json(
+        folder / "config.json",
+        {
+            **model.config.to_dict(),
+            "architectures": ["DeconAttnForCausalLM"],
+            "model_type": "deconattn",
+            "dtype": "float32",
+            "bos_token_id": None,
+            "eos_token_id": 0,
+        },
+    )
+    with atomic_write(run_folder / "train.parquet") as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=TRAIN_SCHEMA), temporary)
+    write_json(
+        run_folder / "done.json",
+        {
+            "run": spec["run"],
+            "hash": spec["hash"],
+            "status": status,
+            "detail": detail,
+            "steps": len(rows),
+            "parameters": parameter_count(model.config),
+            "versions": {"torch": torch.__version__, "safetensors": safetensors.__version__},
+        },
+    )
+    checkpoint.keep_last(run_folder / "checkpoints", 1)
+
+
+__all__ = ["Stopped", "build", "padded_vocabulary", "pretrain"]
