@@ -43,6 +43,6 @@ def standard_layers(layout: str, n: int) -> tuple[int, ...]:
 
 
 def is_standard(layout: str, n: int) -> tuple[bool, ...]:
-    """For each of `n` layers, counted from 0, whether it keeps standard attention; length n. Errors as `standard_layers`."""
+    """For each of `n` layers, counted from 0, whether it keeps standard attention. Errors as `standard_layers`."""
     kept = set(standard_layers(layout, n))
     return tuple(layer + 1 in kept for layer in range(n))

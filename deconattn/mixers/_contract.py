@@ -61,6 +61,10 @@ class Mixer(nn.Module, ABC):
         """
 
     @abstractmethod
+    def raw_scores(self, source: Tensor) -> Tensor | None:
+        """The activations before the softmax that causal queries see, (B or 1, heads, N); None where there are none."""
+
+    @abstractmethod
     def forward(self, hidden: Tensor, source: Tensor) -> Tensor:
         """O, (B, L, d), of the normalised input `hidden` (B, L, d) and the `source` of queries and keys (B or 1, L, d)."""
 
@@ -116,6 +120,10 @@ class QKVMixer(Mixer):
         q, k = self.queries_keys(source)
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
         return self.attention_map_of(q.to(wide), k.to(wide))
+
+    def raw_scores(self, source: Tensor) -> Tensor:
+        q, k = self.queries_keys(source)
+        return scores(q, k)[..., ~future(source.shape[1], source.device)]
 
     def forward(self, hidden: Tensor, source: Tensor) -> Tensor:
         q, k = self.queries_keys(source)

@@ -39,5 +39,8 @@ class MLP(Mixer):
     def attention_map(self, source: Tensor) -> None:
         return None
 
+    def raw_scores(self, source: Tensor) -> None:
+        return None
+
     def forward(self, hidden: Tensor, source: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))

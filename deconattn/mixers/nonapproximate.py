@@ -28,6 +28,9 @@ class NonApproximate(QKVMixer):
         s = u.unsqueeze(-2).expand(*u.shape, u.shape[-1])
         return s.masked_fill(future(u.shape[-1], u.device), -torch.inf).softmax(-1)
 
+    def raw_scores(self, source: Tensor) -> Tensor:
+        return key_scores(*self.queries_keys(source))
+
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         wide = torch.float64 if v.dtype == torch.float64 else torch.float32
         u = key_scores(q.to(wide), k.to(wide))

@@ -102,6 +102,7 @@ class Trainer:
         if self.process.world > 1:
             module = DistributedDataParallel(module, gradient_as_bucket_view=True)
         self.model.train()
+        mine = rows_of_rank(sequences, self.process.rank, self.process.world)
         started = saved = time.monotonic()
 
         for step in range(done, steps):
@@ -115,7 +116,7 @@ class Trainer:
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            rows = rows_of_rank(batch(self.table, self.seed, step, sequences), self.process.rank, self.process.world)
+            rows = batch(self.table, self.seed, step, sequences, mine)
             loss = self._backward(module, torch.from_numpy(rows).to(self.process.device), targets)
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training["gradient_clip"]).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -173,7 +174,7 @@ class Trainer:
     def heldout_loss(self) -> float:
         """Mean loss in nats a token over the held-out rows, each process taking its share."""
         self.model.eval()
-        mine = rows_of_rank(self.heldout, self.process.rank, self.process.world)
+        mine = self.heldout[rows_of_rank(len(self.heldout), self.process.rank, self.process.world)]
         sums = torch.zeros(2, dtype=torch.float64, device=self.process.device)
         size = self.micro_batch_size or self.training["sequences_per_step"]
         for start in range(0, len(mine), size):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from deconattn.data.order import TokenTable, heldout_rows
+from deconattn.data.order import TokenTable, heldout_rows, side_tokens
 from deconattn.errors import UserError
 from deconattn.files import atomic_write, read_json, sha256_file, write_json
 from deconattn.model import LanguageModel, ModelConfig, initialise, parameter_count
@@ -34,10 +34,10 @@ def build(spec: dict[str, Any], vocab_size: int, side_text: Path | None = None) 
     if "side_input_ids" in dict(model.model.named_buffers()):
         if side_text is None:
             raise UserError(f"{spec['run']}: fixedseqqk needs the fixed text of its side stream (--side-text)")
-        ids = pq.read_table(side_text)["tokens"].to_numpy()
+        ids = side_tokens(side_text)
         if len(ids) < config.max_position_embeddings:
             raise UserError(f"{side_text}: {len(ids)} tokens, the side stream needs {config.max_position_embeddings}")
-        model.model.side_input_ids.copy_(torch.from_numpy(ids[: config.max_position_embeddings].astype("int64")))
+        model.model.side_input_ids.copy_(torch.from_numpy(ids[: config.max_position_embeddings]))
     return model
 
 
@@ -68,13 +68,13 @@ def pretrain(
     spec = read_json(run_folder / "spec.json")
     if (run_folder / "done.json").is_file() and read_json(run_folder / "done.json")["hash"] == spec["hash"]:
         return
+    table = TokenTable(tokens)
     manifest_sha256 = sha256_file(tokens / "manifest.json")
     if spec["tokens"].get("manifest_sha256") not in (None, manifest_sha256):
         raise UserError(f"{tokens / 'manifest.json'}: not the token table that {run_folder / 'spec.json'} was made for")
     torch.set_num_threads(threads)
     stops = StopWatch(deadline_minutes, SAVE_MARGIN_SECONDS if (deadline_minutes or 0) > 5 else 5.0)
     training = spec["training"]
-    table = TokenTable(tokens)
     vocab_size = padded_vocabulary(table.vocab_size, spec["model"].get("pad_vocabulary_to", 1))
     model = build(spec, vocab_size, side_text)
     with process_group(device) as process:
