@@ -1,0 +1,98 @@
+"""The code that a stage can reach, as one digest: what changes it changes results, what does not leaves it alone.
+
+The digest covers the syntax trees of a module's import closure within this package, without docstrings, comments and positions. So
+reformatting, rewording and editing a module that the stage cannot import change nothing, and editing any function that it could call does.
+Nothing is imported to find this out: files are parsed.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent
+NAME = PACKAGE.name
+
+
+def code_digest(*modules: str) -> str:
+    """16 hexadecimal digits over the import closure of `modules` ("deconattn.training.run", …), the same in whatever order they are named."""
+    closure: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in closure:
+            closure.add(module)
+            waiting.extend(_parsed(module)[1])
+    text = "\n".join(f"{module} {_parsed(module)[0]}" for module in sorted(closure))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
+    """Digest of a module's syntax tree, and the modules of this package that it imports."""
+    path = _path(module)
+    if path is None:
+        raise ModuleNotFoundError(f"no module {module!r} in {PACKAGE}")
+    tree = ast.parse(path.read_text(), filename=str(path))
+    digest = hashlib.sha256(_canonical(tree).encode()).hexdigest()
+    # The package's own __init__ hands out heavy names lazily; what it could hand out is not what a stage reaches.
+    imported = () if module == NAME else tuple(sorted(set(_imports(tree))))
+    return digest, imported
+
+
+def _path(module: str) -> Path | None:
+    base = PACKAGE.parent.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(node: ast.AST) -> Iterator[str]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            for other in child.orelse:
+                yield from _imports(other)
+        elif isinstance(child, ast.Import):
+            yield from (name.name for name in child.names if name.name.split(".")[0] == NAME)
+        elif isinstance(child, ast.ImportFrom):
+            if child.level:
+                raise ValueError(f"relative import of {child.module!r}: this package imports by full names")
+            if (child.module or "").split(".")[0] == NAME:
+                yield child.module or ""
+                for name in child.names:
+                    submodule = f"{child.module}.{name.name}"
+                    if _path(submodule):
+                        yield submodule
+        else:
+            yield from _imports(child)
+
+
+def _canonical(node: ast.AST) -> str:
+    """A text of the tree that does not depend on positions, docstrings or, by leaving empty fields out, on the Python version."""
+    parts = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(value, list) and value and _is_docstring(node, value[0]):
+            value = value[1:]
+        if value in (None, []) or name in ("type_comment", "kind"):
+            continue
+        if isinstance(value, ast.AST):
+            parts.append(f"{name}={_canonical(value)}")
+        elif isinstance(value, list):
+            items = (_canonical(item) if isinstance(item, ast.AST) else repr(item) for item in value)
+            parts.append(f"{name}=[{','.join(items)}]")
+        else:
+            parts.append(f"{name}={value!r}")
+    return f"{type(node).__name__}({','.join(parts)})"
+
+
+def _is_docstring(owner: ast.AST, statement: ast.AST) -> bool:
+    return (
+        isinstance(owner, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

@@ -1,0 +1,58 @@
+"""A config that is right, and how the tests change it and read what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deconattn.experiment.settings import ConfigError, load_settings
+
+RIGHT = """\
+name: small
+corpus: {kind: folder, path: tests/data/mirror, names: [tales], parts: 2}
+tasks:
+  kind: folder
+  path: tests/data/mirror
+tokenizer: {kind: train, vocab_size: 384}
+tokens:
+  context_length: 32
+models:
+  tiny:
+    hidden_size: 32
+    intermediate_size: 64
+    num_hidden_layers: 4
+    num_attention_heads: 2
+    max_position_embeddings: 32
+training:
+  steps: 12
+  warmup_steps: 2
+  weight_decay: 0.1
+  peak_learning_rate: 4e-3
+grid:
+  - models: [tiny]
+    variants: [standard, approximate]
+    layouts: [uniform, even]
+evaluation:
+  tasks: [copa, rte, heldout]
+exhibits:
+  table1: {model: tiny}
+"""
+
+
+def write(tmp_path: Path, text: str, name: str = "x.yaml") -> Path:
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def problems(*paths: Path, overrides: dict | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(paths, overrides)
+    assert str(caught.value).splitlines() == caught.value.problems
+    return caught.value.problems
+
+
+def with_change(old: str, new: str) -> str:
+    assert RIGHT.count(old) == 1, old
+    return RIGHT.replace(old, new)

@@ -1,0 +1,87 @@
+"""The code digest: what changes results changes it, what does not leaves it alone. Edits are made to a copy of the package."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+DIGEST = """
+import sys; sys.path.insert(0, {root!r})
+from deconattn.experiment.code import code_digest
+print(code_digest(*{modules!r}))
+"""
+
+
+def digest(root: Path, *modules: str) -> str:
+    code = DIGEST.format(root=str(root), modules=modules)
+    return subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "deconattn", tmp_path / "deconattn", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+TRAIN_APPROXIMATE = ("deconattn.training.run", "deconattn.mixers.approximate")
+
+
+def edit(root: Path, file: str, old: str, new: str) -> None:
+    path = root / "deconattn" / file
+    text = path.read_text()
+    assert old in text, f"{file} no longer contains {old!r}"
+    path.write_text(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("mixers/approximate.py", "BLOCK = 128\n", "BLOCK = 128  # queries at once\n\n\n"),
+        ("mixers/approximate.py", '"""w = 1 + s + s²/2."""', '"""Another docstring."""'),
+        ("mixers/approximate.py", "return 1 + s * (1 + 0.5 * s)", "return (\n        1 + s * (1 + 0.5 * s)\n    )"),
+        ("mixers/mlp.py", "F.silu", "F.gelu"),
+        ("report/published.py", "import", "import os\nimport"),
+        ("huggingface.py", "use_cache", "use_the_cache"),
+    ],
+)
+def test_an_edit_that_cannot_change_the_run_leaves_its_digest(copy: Path, file: str, old: str, new: str) -> None:
+    before = digest(copy, *TRAIN_APPROXIMATE)
+    edit(copy, file, old, new)
+    assert digest(copy, *TRAIN_APPROXIMATE) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("mixers/approximate.py", "0.5 * s", "0.25 * s"),
+        ("mixers/_contract.py", "** 0.5", "** 0.25"),
+        ("model.py", "self.norm(x", "(x"),
+        ("training/schedule.py", "(step + 1)", "step"),
+        ("training/loop.py", "optimizer.step()", "pass"),
+        ("data/order.py", "def batch", "def other(): ...\n\n\ndef batch"),
+    ],
+)
+def test_an_edit_that_can_change_the_run_changes_its_digest(copy: Path, file: str, old: str, new: str) -> None:
+    before = digest(copy, *TRAIN_APPROXIMATE)
+    edit(copy, file, old, new)
+    assert digest(copy, *TRAIN_APPROXIMATE) != before
+
+
+def test_a_new_variant_leaves_the_others(copy: Path) -> None:
+    before = digest(copy, *TRAIN_APPROXIMATE)
+    (copy / "deconattn/mixers/mine.py").write_text("import deconattn.mixers.standard\n")
+    assert digest(copy, *TRAIN_APPROXIMATE) == before
+    assert digest(copy, "deconattn.training.run", "deconattn.mixers.mine") != before
+
+
+def test_every_variant_has_its_own_digest() -> None:
+    from deconattn import mixers
+
+    digests = {name: digest(ROOT, "deconattn.training.run", f"deconattn.mixers.{name}") for name in mixers.names()}
+    assert len(set(digests.values())) == len(digests)
