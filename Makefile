@@ -32,7 +32,7 @@ demo: $(READY)
 	@echo "The report: results/reports/demo/report.html"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n $(CORES) $(PYTEST)
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup $(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .

