@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "") == "true"
+
+from tests.project import Project  # noqa: E402 — it needs ROOT
 
 
 def skip_or_fail(reason: str) -> None:
@@ -25,3 +28,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         skip_or_fail(f"real data not found: {folder} is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose small grid has run to its end; tests leave it as they found it, or work on `finished_copy`."""
+    project = Project.copy(tmp_path_factory.mktemp("finished"))
+    done = project.snakemake("--quiet", "rules")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+@pytest.fixture
+def finished_copy(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished project, times and Snakemake's records included, for a test that changes it."""
+    folder = tmp_path / "project"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    return Project(folder)

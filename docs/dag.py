@@ -1,0 +1,24 @@
+"""The workflow's rule graph, with all figures as one node and all tables as one: `snakemake --rulegraph dot … | python docs/dag.py | dot -Tsvg`."""
+
+import re
+import sys
+
+label: dict[str, str] = {}
+edges: set[tuple[str, str]] = set()
+for line in sys.stdin:
+    if node := re.match(r'\s*(\d+)\[label = "(\w+)"', line):
+        label[node[1]] = re.sub(r"^(figure|table)\d+$", r"\1s", node[2])
+    elif edge := re.match(r"\s*(\d+) -> (\d+)", line):
+        edges.add((label[edge[1]], label[edge[2]]))
+network = {"fetch_package", "mirror_text", "mirror_task", "mirror_tokenizer", "mirror_manifest"}
+heavy = {"pretrain", "evaluate", "analyse"}
+print('digraph { rankdir=LR; bgcolor="transparent"; nodesep=0.15; ranksep=0.35;')
+print('node [shape=box, style="rounded,filled", fillcolor="#f2f2f2", color="#555555", fontname="Helvetica", fontsize=11, height=0.3];')
+print('edge [color="#888888", arrowsize=0.6];')
+for name in sorted(set(label.values()) - {"all"}):
+    fill = "#cfe3f5" if name in network else "#f7d9c4" if name in heavy else "#f2f2f2"
+    print(f'"{name}" [fillcolor="{fill}"];')
+for tail, head in sorted(edges):
+    if head != "all":
+        print(f'"{tail}" -> "{head}";')
+print("}")

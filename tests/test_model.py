@@ -1,0 +1,113 @@
+"""The model's shape: parameter counts of the paper's sizes, initialisation, configs that do not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deconattn import mixers
+from deconattn.errors import UserError
+from deconattn.experiment import grid
+from deconattn.experiment.grid import Run
+from deconattn.experiment.settings import load_settings
+from deconattn.mixers.mlp import inner_width
+from deconattn.model import LanguageModel, ModelConfig, head_loss, initialise, parameter_count
+from tests.conftest import ROOT
+
+VARIANTS = ("standard", "mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk")
+VOCABULARY = 50_304
+
+
+@pytest.fixture(scope="module")
+def counts() -> dict[tuple[str, str], int]:
+    """Parameters of each variant at each size of the paper's config, counted on meta tensors."""
+    settings = load_settings([ROOT / "config/paper.yaml"])
+    found = {}
+    for size in settings.models:
+        for variant in VARIANTS:
+            fields = grid.model_fields(settings, Run(size, variant, "uniform", 0))
+            config = ModelConfig.from_dict({**fields, "vocab_size": VOCABULARY})
+            with torch.device("meta"):
+                found[size, variant] = sum(parameter.numel() for parameter in LanguageModel(config).parameters())
+            assert parameter_count(config) == found[size, variant]
+    return found
+
+
+def test_the_papers_sizes_have_the_parameters_of_their_names(counts: dict[tuple[str, str], int]) -> None:
+    assert round(counts["70m", "standard"] / 1e6, 1) == 76.7
+    assert round(counts["500m", "standard"] / 1e6) == 481
+
+
+def test_all_variants_have_equal_parameters_and_mlp_nearly(counts: dict[tuple[str, str], int]) -> None:
+    for (size, variant), count in counts.items():
+        standard = counts[size, "standard"]
+        if variant == "mlp":
+            assert abs(count - standard) < 1e-3 * standard
+        else:
+            assert count == standard
+
+
+@pytest.mark.parametrize("hidden", [32, 64, 96, 512, 896])
+def test_the_mlps_width_is_the_nearest(hidden: int) -> None:
+    config = ModelConfig(vocab_size=8, hidden_size=hidden, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4)
+    wanted = 4 * hidden**2 + 3 * hidden
+    best = min(range(1, 4 * hidden), key=lambda width: abs(3 * hidden * width - wanted))
+    assert abs(3 * hidden * inner_width(config) - wanted) == abs(3 * hidden * best - wanted)
+
+
+def test_tensors_of_one_name_start_equal_in_all_variants_and_seeds_differ() -> None:
+    def draw(variant: str, seed: int) -> dict[str, torch.Tensor]:
+        model = LanguageModel(ModelConfig(
+            vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=2,
+            max_position_embeddings=16, variant=variant, layout="even"))  # fmt: skip
+        initialise(model, seed)
+        return model.state_dict()
+
+    standard = draw("standard", 0)
+    for variant in VARIANTS[1:]:
+        for name, tensor in draw(variant, 0).items():
+            if name in standard:
+                assert torch.equal(tensor, standard[name]), name
+    other = draw("rndembqk", 1)
+    same = draw("rndembqk", 0)
+    assert all(torch.equal(same[name], tensor) == (tensor.dim() == 1) for name, tensor in other.items())
+    weights = torch.cat([tensor.flatten() for tensor in same.values() if tensor.dim() == 2])
+    assert weights.std().item() == pytest.approx(0.02, rel=0.02) and abs(weights.mean().item()) < 3e-4
+
+
+def test_a_large_head_in_chunks_gives_the_same_loss_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    hidden = torch.randn(60, 16, generator=draw, requires_grad=True)
+    weight = torch.randn(300, 16, generator=draw, requires_grad=True)
+    targets = torch.randint(0, 300, (60,), generator=draw)
+
+    def gradients() -> list[torch.Tensor]:
+        loss = head_loss(hidden, weight, targets, "sum")
+        return [loss.detach(), *torch.autograd.grad(loss, (hidden, weight))]
+
+    whole = gradients()
+    monkeypatch.setattr("deconattn.model.CHUNKED_HEAD_FROM", 1)
+    for ours, theirs in zip(gradients(), whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_attention_heads": 3}, "hidden_size 32 is not a multiple of num_attention_heads 3"),
+        ({"num_key_value_heads": 3}, "num_attention_heads 4 is not a multiple of num_key_value_heads 3"),
+        ({"hidden_size": 36, "num_attention_heads": 12}, "the head size 3"),
+        ({"layout": "evn"}, "even"),
+        ({"variant": "softmaxx"}, "softmaxx"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
+    fields = {"vocab_size": 8, "hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 4, "num_attention_heads": 4}
+    with pytest.raises(UserError, match=message):
+        LanguageModel(ModelConfig(**{**fields, **changes}))
+
+
+def test_a_file_that_defines_no_mixer_is_named(tmp_path: object) -> None:
+    assert set(VARIANTS) <= set(mixers.names())
+    with pytest.raises(UserError, match="is not one of"):
+        mixers.find("_contract")
