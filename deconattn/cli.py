@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="deconattn", description="Which parts of attention does a language model need?")
+    parser = argparse.ArgumentParser(
+        prog="deconattn", description="Which parts of attention does a language model need?"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, handler: Handler, help: str, *arguments: tuple[str, dict[str, Any]]) -> None:
@@ -45,11 +47,21 @@ def _parser() -> argparse.ArgumentParser:
     files = ("files", {"type": json.loads, "help": "task → Parquet, as JSON"})
     out = ("out", path)
 
-    command("check", _check, "say every error of a config, or what it would run", ("config", {"type": Path, "nargs": "+"}))
+    command(
+        "check", _check, "say every error of a config, or what it would run", ("config", {"type": Path, "nargs": "+"})
+    )
     command("fetch-package", _fetch_package, "fetch an archive from the package index",
             ("package", {}), ("version", {}), ("folder", path))  # fmt: skip
-    command("mirror-text", _mirror_text, "mirror one part of a corpus", source, ("part", number), ("parts", number), out)
-    command("mirror-manifest", _mirror_manifest, "gather the manifests of a corpus' parts", ("folder", path), ("parts", number))
+    command(
+        "mirror-text", _mirror_text, "mirror one part of a corpus", source, ("part", number), ("parts", number), out
+    )
+    command(
+        "mirror-manifest",
+        _mirror_manifest,
+        "gather the manifests of a corpus' parts",
+        ("folder", path),
+        ("parts", number),
+    )
     command("mirror-task", _mirror_task, "mirror one evaluation set", source, ("task", {}), out)
     command("mirror-tokenizer", _mirror_tokenizer, "mirror a pretrained tokenizer", source, ("folder", path))
     command("train-tokenizer", _train_tokenizer, "train a byte-level BPE on a corpus",
@@ -76,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     command("analyse", _analyse, "measure the attention maps and scores of a trained run",
             ("run", path), ("heldout", path), ("context_length", number), ("--device", {"default": "auto"}))  # fmt: skip
     runs = ("runs", {"type": json.loads, "help": "run names as JSON"})
-    command("aggregate", _aggregate, "gather the results of runs into tables", runs, ("baselines", path), ("report", path))
+    command(
+        "aggregate", _aggregate, "gather the results of runs into tables", runs, ("baselines", path), ("report", path)
+    )
     command("aggregate-analysis", _aggregate_analysis, "gather the analysis of runs", runs, ("report", path))
     command("draw", _draw, "draw one table or figure from the gathered tables",
             ("exhibit", {}), ("options", {"type": json.loads}), ("tables", path), ("folder", path))  # fmt: skip
@@ -88,7 +102,9 @@ def _check(options: argparse.Namespace) -> None:
     from deconattn.experiment.settings import load_settings
 
     settings = load_settings(options.config)
-    print(f"{', '.join(map(str, options.config))}: {len(grid.runs(settings))} runs, {len(settings.exhibits)} exhibits, no errors")
+    print(
+        f"{', '.join(map(str, options.config))}: {len(grid.runs(settings))} runs, {len(settings.exhibits)} exhibits, no errors"
+    )
 
 
 def _fetch_package(options: argparse.Namespace) -> None:

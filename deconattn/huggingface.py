@@ -1,7 +1,7 @@
 """The model as transformers sees it: configuration, weights, generation, and the Auto classes.
 
-Importing this module registers the model type, so that `AutoModelForCausalLM.from_pretrained("results/runs/…/model")` and with it
-`lm_eval --model hf` find it.
+Importing this module registers the model type, so that
+`AutoModelForCausalLM.from_pretrained("results/runs/…/model")` and with it `lm_eval --model hf` find it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         shape = config.shape()
         self.model = Decoder(shape)
         self.lm_head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
-        self._tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else None
+        self._tied_weights_keys = (
+            {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else None
+        )
         self.skip: Skip | None = None
         self.post_init()
 
@@ -91,14 +93,16 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutput | tuple[Tensor, ...]:
         """Logits (B, L, V) of input_ids (B, L).
 
-        `attention_mask` (B, L) may pad each row on the left or on the right: positions follow the text. `labels` (B, L), −100 where ignored,
-        are shifted inside; `logits_to_keep` > 0 keeps the last positions only.
+        `attention_mask` (B, L) may pad each row on the left or on the right: positions follow the text. `labels`
+        (B, L), −100 where ignored, are shifted inside; `logits_to_keep` > 0 keeps the last positions only.
 
         Raises:
             ValueError: a mask with holes, or an argument that this model cannot honour.
         """
         rejected = [
-            name for name, value in unsupported.items() if value is not None and value is not False and name != "cache_position"
+            name
+            for name, value in unsupported.items()
+            if value is not None and value is not False and name != "cache_position"
         ]
         if rejected:
             raise ValueError(f"DeconAttnForCausalLM cannot honour {', '.join(sorted(rejected))}")
@@ -140,7 +144,9 @@ def _text_first(mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
     if mask is None or bool(mask.all()):
         return None
     if mask.shape != input_ids.shape:
-        raise ValueError(f"attention_mask has shape {tuple(mask.shape)}, input_ids {tuple(input_ids.shape)}; they must agree")
+        raise ValueError(
+            f"attention_mask has shape {tuple(mask.shape)}, input_ids {tuple(input_ids.shape)}; they must agree"
+        )
     mask = mask.bool()
     if bool((mask[:, 1:] != mask[:, :-1]).sum(1).gt(1).any()):
         raise ValueError("attention_mask has holes; padding may stand on the left or on the right of each row")

@@ -1,7 +1,7 @@
 """The decoder around the mixers: Qwen2.5's, as a plain module that training needs and that imports no transformers (SPEC §2, §3).
 
-State-dict names are those of transformers' Qwen2 (Qwen3's head norms where `qk_norm`); side streams are buffers of `model`.
-Shapes: B batch, L length, d hidden size, V vocabulary.
+State-dict names are those of transformers' Qwen2 (Qwen3's head norms where `qk_norm`); side streams are buffers of
+`model`. Shapes: B batch, L length, d hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -52,13 +52,17 @@ class ModelConfig:
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
         if self.hidden_size % self.num_attention_heads:
-            raise UserError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}")
+            raise UserError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
         if self.num_attention_heads % self.kv_heads:
             raise UserError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of num_key_value_heads {self.kv_heads}"
             )
         if self.head_dim % 2:
-            raise UserError(f"the head size {self.head_dim} (hidden_size / num_attention_heads) is odd; RoPE needs an even one")
+            raise UserError(
+                f"the head size {self.head_dim} (hidden_size / num_attention_heads) is odd; RoPE needs an even one"
+            )
         is_standard(self.layout, self.num_hidden_layers)
 
     @property
@@ -129,8 +133,8 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """Embeddings, blocks, final norm.
 
-    Where the variant has a side stream, it is row 0 of the batch: it goes through the same blocks as every sequence, through standard
-    layers too, and is cut off at the end.
+    Where the variant has a side stream, it is row 0 of the batch: it goes through the same blocks as every
+    sequence, through standard layers too, and is cut off at the end.
     """
 
     side_embeddings: Tensor
@@ -160,7 +164,9 @@ class Decoder(nn.Module):
             return embeddings
         length, limit = input_ids.shape[1], self.config.max_position_embeddings
         if length > limit:
-            raise UserError(f"a sequence of {length} tokens is longer than the side stream, which has {limit} positions")
+            raise UserError(
+                f"a sequence of {length} tokens is longer than the side stream, which has {limit} positions"
+            )
         if self.config.variant == "rndembqk":
             side = self.side_embeddings[:length].to(embeddings.dtype)
         else:
@@ -220,15 +226,18 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, reduction: Litera
             targets,
             reduction=reduction,
         )
-    return F.linear_cross_entropy(hidden, weight, targets, reduction=reduction, options=torch.nn.LinearCrossEntropyOptions())
+    return F.linear_cross_entropy(
+        hidden, weight, targets, reduction=reduction, options=torch.nn.LinearCrossEntropyOptions()
+    )
 
 
 @torch.no_grad()
 def initialise(model: LanguageModel, seed: int) -> None:
     """Draw the weights: N(0, initializer_range²) for matrices and ε, zeros for biases, ones for norms.
 
-    Every tensor has a generator of its own, seeded by (seed, name): tensors of one name start equal in all variants, whatever else a
-    variant draws, so that variants of one seed differ by their mechanism and not by their draw.
+    Every tensor has a generator of its own, seeded by (seed, name): tensors of one name start equal in all
+    variants, whatever else a variant draws, so that variants of one seed differ by their mechanism and not by their
+    draw.
     """
     std = model.config.initializer_range
     tensors = dict(model.named_parameters()) | {

@@ -1,4 +1,7 @@
-"""The workflow's rule graph, with all figures as one node and all tables as one: `snakemake --rulegraph dot … | python docs/dag.py | dot -Tsvg`."""
+"""The workflow's rule graph, with all figures as one node and all tables as one.
+
+snakemake --rulegraph dot --configfile config/paper.yaml | python docs/dag.py | dot -Tsvg > docs/workflow.svg
+"""
 
 import re
 import sys
@@ -13,7 +16,7 @@ for line in sys.stdin:
 network = {"fetch_package", "mirror_text", "mirror_task", "mirror_tokenizer", "mirror_manifest"}
 heavy = {"pretrain", "evaluate", "analyse"}
 print('digraph { rankdir=LR; bgcolor="transparent"; nodesep=0.15; ranksep=0.35;')
-print('node [shape=box, style="rounded,filled", fillcolor="#f2f2f2", color="#555555", fontname="Helvetica", fontsize=11, height=0.3];')
+print('node [shape=box, style="rounded,filled", color="#555555", fontname="Helvetica", fontsize=11, height=0.3];')
 print('edge [color="#888888", arrowsize=0.6];')
 for name in sorted(set(label.values()) - {"all"}):
     fill = "#cfe3f5" if name in network else "#f7d9c4" if name in heavy else "#f2f2f2"

@@ -65,7 +65,9 @@ class Project:
         if table is None:
             assert "Nothing to be done" in done.stdout + done.stderr
             return {}
-        return {name: int(count) for name, count in (line.split() for line in table.group(1).splitlines()) if name != "all"}
+        return {
+            name: int(count) for name, count in (line.split() for line in table.group(1).splitlines()) if name != "all"
+        }
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace one passage of a file."""

@@ -12,7 +12,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from deconattn import DeconAttnConfig, DeconAttnForCausalLM
 from deconattn.model import LanguageModel, ModelConfig, initialise
 
-
 SHAPE: dict[str, Any] = {
     "vocab_size": 97,
     "hidden_size": 32,
@@ -24,7 +23,12 @@ SHAPE: dict[str, Any] = {
     "initializer_range": 0.2,
 }
 VARIANTS = ("standard", "mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk")
-KINDS = [(variant, layout) for variant in VARIANTS for layout in ("uniform", "even") if (variant, layout) != ("standard", "even")]
+KINDS = [
+    (variant, layout)
+    for variant in VARIANTS
+    for layout in ("uniform", "even")
+    if (variant, layout) != ("standard", "even")
+]
 
 
 def trained(variant: str, layout: str, **fields: Any) -> LanguageModel:
@@ -93,7 +97,9 @@ def test_left_and_right_padding_change_nothing(variant: str, layout: str) -> Non
                 torch.testing.assert_close(together[index, span], alone, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize(("variant", "layout"), [("standard", "uniform"), ("rndembqk", "even"), ("nonapproximate", "uniform")])
+@pytest.mark.parametrize(
+    ("variant", "layout"), [("standard", "uniform"), ("rndembqk", "even"), ("nonapproximate", "uniform")]
+)
 def test_generation_continues_each_row_as_it_would_alone(variant: str, layout: str) -> None:
     model = as_transformers(trained(variant, layout)).double()
     settings = GenerationConfig(max_new_tokens=6, do_sample=False, pad_token_id=0)

@@ -49,7 +49,9 @@ def test_all_variants_have_equal_parameters_and_mlp_nearly(counts: dict[tuple[st
 
 @pytest.mark.parametrize("hidden", [32, 64, 96, 512, 896])
 def test_the_mlps_width_is_the_nearest(hidden: int) -> None:
-    config = ModelConfig(vocab_size=8, hidden_size=hidden, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4)
+    config = ModelConfig(
+        vocab_size=8, hidden_size=hidden, intermediate_size=8, num_hidden_layers=1, num_attention_heads=4
+    )
     wanted = 4 * hidden**2 + 3 * hidden
     best = min(range(1, 4 * hidden), key=lambda width: abs(3 * hidden * width - wanted))
     assert abs(3 * hidden * inner_width(config) - wanted) == abs(3 * hidden * best - wanted)
@@ -102,7 +104,13 @@ def test_a_large_head_in_chunks_gives_the_same_loss_and_gradients(monkeypatch: p
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(changes: dict[str, object], message: str) -> None:
-    fields = {"vocab_size": 8, "hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 4, "num_attention_heads": 4}
+    fields = {
+        "vocab_size": 8,
+        "hidden_size": 32,
+        "intermediate_size": 8,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+    }
     with pytest.raises(UserError, match=message):
         LanguageModel(ModelConfig(**{**fields, **changes}))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tests.conftest import skip_or_fail
 from tests.reference import naive, qwen
+from tests.reference.cases import pairwise
 from tests.reference.layouts import LAYOUTS, standard_layers
 from tests.reference.parameters import attention_size, mixer_width, parameter_shapes, random_state_dict
 
@@ -30,6 +32,12 @@ SHAPE: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 SIMPLE = naive.VARIANTS[1:]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    """Tensors this small only wait for each other on two threads, for minutes where the machine is busy."""
+    torch.set_num_threads(1)
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -103,19 +111,23 @@ HEADS = (
 def test_every_variant_is_transformers_with_its_mixers_exchanged(
     variant: str, layout: str, kv_heads: int, head: int, tied: bool
 ) -> None:
-    c = config(
-        variant=variant, layout=layout, num_key_value_heads=kv_heads, tie_word_embeddings=tied, **HEADS[head]
-    )
+    c = config(variant=variant, layout=layout, num_key_value_heads=kv_heads, tie_word_embeddings=tied, **HEADS[head])
     state, ids = random_state_dict(c, 2), tokens(2, 17)
     model, logits = qwen.exchanged(c, state)
-    assert_close(naive.forward(c, state, ids).logits, logits(ids), 1e-10)
+    trace = naive.forward(c, state, ids)
+    assert_close(trace.logits, logits(ids), 1e-10)
+    for layer, found in zip(model.model.layers, trace.maps, strict=True):
+        if found is None:
+            assert variant == "mlp"
+        else:
+            assert_close(found, layer.self_attn.seen[-2:], 1e-10)
 
     torch.nn.functional.cross_entropy(logits(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
     expected = {name: p.grad for name, p in model.named_parameters()}
-    found = naive.gradients(c, state, ids)
-    assert found.keys() == expected.keys()
+    gradients = naive.gradients(c, state, ids)
+    assert gradients.keys() == expected.keys()
     largest = max(g.abs().max().item() for g in expected.values() if g is not None)
-    for name, gradient in found.items():
+    for name, gradient in gradients.items():
         reference = expected[name]
         if reference is None:
             assert not gradient.any(), name
@@ -255,6 +267,15 @@ def test_loss_is_the_cross_entropy_of_the_next_token() -> None:
     logits = naive.forward(c, state, ids).logits
     expected = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
     assert abs(naive.loss(c, state, ids) - expected) < 1e-14
+
+
+def test_pairwise_cases_hold_every_pair() -> None:
+    factors = {"a": range(4), "b": (True, False), "c": range(3), "d": range(5)}
+    cases = pairwise(factors)
+    for first, second in combinations(factors, 2):
+        met = {(case[first], case[second]) for case in cases}
+        assert len(met) == len(factors[first]) * len(factors[second])
+    assert len(cases) < 40, "far fewer than the 120 of the full product"
 
 
 def test_parameter_counts() -> None:

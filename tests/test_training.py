@@ -18,9 +18,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from deconattn.data.documents import write_documents
 from deconattn.data.tokenizer import train_tokenizer
 from deconattn.data.tokens import finish_tokens, tokenize_part
-from deconattn.data.documents import write_documents
 from deconattn.training.schedule import learning_rate
 from tests.conftest import ROOT
 
@@ -135,7 +135,9 @@ def test_interrupted_and_resumed_it_is_bit_identical(
     number: signal.Signals, undisturbed: Path, tokens: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "undisturbed")
-    with subprocess.Popen(command(run, tokens, "--checkpoint-minutes", "0"), cwd=ROOT, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command(run, tokens, "--checkpoint-minutes", "0"), cwd=ROOT, stderr=subprocess.PIPE
+    ) as process:
         while process.poll() is None and not list(run.glob("checkpoints/step-*[3-9]")):
             time.sleep(0.002)
         process.send_signal(number)
@@ -150,9 +152,13 @@ def test_interrupted_and_resumed_it_is_bit_identical(
     assert curve(run) == curve(undisturbed)
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(undisturbed: Path, tokens: Path, tmp_path: Path) -> None:
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    undisturbed: Path, tokens: Path, tmp_path: Path
+) -> None:
     run = make_run(tmp_path / "undisturbed")
-    with subprocess.Popen(command(run, tokens, "--checkpoint-minutes", "0"), cwd=ROOT, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command(run, tokens, "--checkpoint-minutes", "0"), cwd=ROOT, stderr=subprocess.PIPE
+    ) as process:
         while process.poll() is None and len(list(run.glob("checkpoints/step-*"))) < 2:
             time.sleep(0.002)
         process.send_signal(signal.SIGTERM)
@@ -167,7 +173,11 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(undisturbed: P
 
 
 def test_two_processes_and_micro_batches_train_the_same(undisturbed: Path, tokens: Path, tmp_path: Path) -> None:
-    for name, options, processes in (("two", (), 2), ("micro", ("--micro-batch-size", "1"), 1), ("both", ("--micro-batch-size", "1"), 2)):
+    for name, options, processes in (
+        ("two", (), 2),
+        ("micro", ("--micro-batch-size", "1"), 1),
+        ("both", ("--micro-batch-size", "1"), 2),
+    ):
         run = make_run(tmp_path / name)
         done = train(run, tokens, *options, processes=processes)
         assert done.returncode == 0, done.stderr

@@ -1,8 +1,8 @@
 """The code that a stage can reach, as one digest: what changes it changes results, what does not leaves it alone.
 
-The digest covers the syntax trees of a module's import closure within this package, without docstrings, comments and positions. So
-reformatting, rewording and editing a module that the stage cannot import change nothing, and editing any function that it could call does.
-Nothing is imported to find this out: files are parsed.
+The digest covers the syntax trees of a module's import closure within this package, without docstrings, comments
+and positions. So reformatting, rewording and editing a module that the stage cannot import change nothing, and
+editing any function that it could call does. Nothing is imported to find this out: files are parsed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 
 
 def code_digest(*modules: str) -> str:
-    """16 hexadecimal digits over the import closure of `modules` ("deconattn.training.run", …), the same in whatever order they are named."""
+    """16 hexadecimal digits over the import closure of `modules` ("deconattn.training.run", …), in whatever order."""
     closure: set[str] = set()
     waiting = list(modules)
     while waiting:

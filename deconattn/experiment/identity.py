@@ -1,7 +1,8 @@
 """Identity: the canonical spec of each thing that is computed, its hash, and where it lies.
 
-A thing's name carries a hash of everything that can change it: settings, the code it can reach, what it is made from. Changing one of them
-gives a new place beside the old one; changing it back finds the old one. What only changes how fast a thing is computed is no part of it.
+A thing's name carries a hash of everything that can change it: settings, the code it can reach, what it is made
+from. Changing one of them gives a new place beside the old one; changing it back finds the old one. What only
+changes how fast a thing is computed is no part of it.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ class Identity:
         return source.model_dump(mode="json")
 
     def _mirror(self, what: str, spec: dict[str, Any]) -> Path:
-        return MIRROR / f"{what}-{_label(spec)}-{short_hash([spec, code_digest(*READERS[spec['kind']], "deconattn.data.documents")])}"
+        code = code_digest(*READERS[spec["kind"]], "deconattn.data.documents")
+        return MIRROR / f"{what}-{_label(spec)}-{short_hash([spec, code])}"
 
     # ---- tokenizer and tokens -----------------------------------------------------------------------------------------------
     @cached_property
@@ -98,7 +100,11 @@ class Identity:
         """Folder of the tokenizer."""
         if self.tokenizer_spec["kind"] == "train":
             code = code_digest("deconattn.data.tokenizer")
-            return RESULTS / "tokenizers" / f"bpe{self.tokenizer_spec['vocab_size']}-{short_hash([self.tokenizer_spec, code])}"
+            return (
+                RESULTS
+                / "tokenizers"
+                / f"bpe{self.tokenizer_spec['vocab_size']}-{short_hash([self.tokenizer_spec, code])}"
+            )
         return self._mirror("tokenizer", self.tokenizer_spec)
 
     @cached_property
@@ -116,13 +122,20 @@ class Identity:
     def tokens(self) -> Path:
         """Folder of the token table."""
         return (
-            RESULTS / "tokens" / f"{_label(self.corpus_spec)}-{self.tokens_spec['context_length']}-{short_hash(self.tokens_spec)}"
+            RESULTS
+            / "tokens"
+            / f"{_label(self.corpus_spec)}-{self.tokens_spec['context_length']}-{short_hash(self.tokens_spec)}"
         )
 
     def side_spec(self, length: int) -> dict[str, Any]:
         """Everything that decides the fixed text of `fixedseqqk`, `length` tokens long."""
         text = {"mirror": self.side_text.name} if self.side_text else {"tokens": self.tokens.name}
-        return {**text, "length": length, "tokenizer": self.tokenizer.name, "code": code_digest("deconattn.data.sidetext")}
+        return {
+            **text,
+            "length": length,
+            "tokenizer": self.tokenizer.name,
+            "code": code_digest("deconattn.data.sidetext"),
+        }
 
     def side_id(self, length: int) -> str:
         """Name of the fixed text's folder."""
@@ -168,7 +181,9 @@ class Identity:
         return {
             "tasks": list(evaluation.tasks),
             "limits": {task: evaluation.limit_of(task) for task in evaluation.tasks},
-            "context_lengths": {task: contexts.get(task) or [self.settings.tokens.context_length] for task in evaluation.tasks},
+            "context_lengths": {
+                task: contexts.get(task) or [self.settings.tokens.context_length] for task in evaluation.tasks
+            },
             "modes": [mode for mode in evaluation.modes if mode == "full" or hybrid],
             "code": code_digest("deconattn.evaluation.run", *self.mixer_modules(run)),
         }
@@ -213,6 +228,12 @@ class Identity:
 
 def _label(spec: dict[str, Any]) -> str:
     """A readable word for a source: the package, the data set or the folder's first name."""
-    word = spec.get("package") or spec.get("dataset") or "-".join(spec.get("names") or []) or spec.get("path") or spec["kind"]
+    word = (
+        spec.get("package")
+        or spec.get("dataset")
+        or "-".join(spec.get("names") or [])
+        or spec.get("path")
+        or spec["kind"]
+    )
     word = word.rstrip("/").split("/")[-1].lower()
     return "".join(c if c.isalnum() else "-" for c in word).strip("-")

@@ -1,8 +1,8 @@
 """The paper's section 3: one file a variant, found by its name.
 
-Nothing here imports all the mixers. `find("mlp")` imports `deconattn/mixers/mlp.py` and nothing else: that is how a variant is added
-(write a file, name it in the config), and why the code digest of a run covers its own variant and no other.
-Files that begin with an underscore hold what several variants share.
+Nothing here imports all the mixers. `find("mlp")` imports `deconattn/mixers/mlp.py` and nothing else: that is how a
+variant is added (write a file, name it in the config), and why the code digest of a run covers its own variant and
+no other. Files that begin with an underscore hold what several variants share.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ class RMSNorm(nn.Module):
 class Mixer(nn.Module, ABC):
     """What every variant is.
 
-    `qk_source` says what the queries and keys are made of: the layer's own normalised input ("hidden"), that of the side
-    stream ("side": row 0 of the batch), or the layer-normalised token embeddings ("embeddings").
+    `qk_source` says what the queries and keys are made of: the layer's own normalised input ("hidden"), that of the
+    side stream ("side": row 0 of the batch), or the layer-normalised token embeddings ("embeddings").
     """
 
     qk_source: ClassVar[QKSource] = "hidden"
@@ -72,8 +72,9 @@ class Mixer(nn.Module, ABC):
 class QKVMixer(Mixer):
     """A mixer with query, key, value and output projections, with Qwen2's names, biases and grouped queries.
 
-    A subclass gives `attention_map_of` and `mix` on projected queries and keys. Shapes: q, k (B or 1, heads, L, head_dim) after
-    the head norm (where `qk_norm`), RoPE (where `rotary`) and repetition of key heads; v (B, heads, L, head_dim).
+    A subclass gives `attention_map_of` and `mix` on projected queries and keys. Shapes: q, k (B or 1, heads, L,
+    head_dim) after the head norm (where `qk_norm`), RoPE (where `rotary`) and repetition of key heads; v (B, heads,
+    L, head_dim).
     """
 
     rotary: ClassVar[bool] = True

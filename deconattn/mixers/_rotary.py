@@ -9,8 +9,8 @@ from torch import Tensor
 class Rotary:
     """Tables of cos and sin for positions 0 … L-1, made once a (length, device) and kept.
 
-    A plain object, not a buffer: nothing of it belongs into a checkpoint, and a model that is built on the meta device
-    (as transformers does when it loads) would lose a buffer that no file restores.
+    A plain object, not a buffer: nothing of it belongs into a checkpoint, and a model that is built on the meta
+    device (as transformers does when it loads) would lose a buffer that no file restores.
     """
 
     def __init__(self, head_dim: int, theta: float) -> None:
@@ -25,7 +25,9 @@ class Rotary:
         if key not in self._tables:
             exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float64) / self.head_dim
             frequency = 1.0 / self.theta**exponent
-            if dtype == torch.float32:  # as Qwen2 does: frequencies and angles in float32, so that logits agree to the last bits
+            if (
+                dtype == torch.float32
+            ):  # as Qwen2 does: frequencies and angles in float32, so that logits agree to the last bits
                 frequency = (1.0 / self.theta ** exponent.float()).float()
             angle = torch.outer(torch.arange(length, dtype=frequency.dtype), frequency)
             angle = torch.cat([angle, angle], dim=-1)

@@ -34,8 +34,8 @@ def _explicit(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def shared_softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """A @ v where one map serves the whole batch: q, k (1, heads, L, head_dim), v (B, heads, L, head_dim).
 
-    The batch is folded into the features, so that each head is one matrix product (L, L) × (L, B·head_dim). Above `BLOCK` the
-    map is made block-wise over queries and never held whole.
+    The batch is folded into the features, so that each head is one matrix product (L, L) × (L, B·head_dim). Above
+    `BLOCK` the map is made block-wise over queries and never held whole.
     """
     batch, heads, length, head_dim = v.shape
     folded = v.permute(1, 2, 0, 3).reshape(heads, length, batch * head_dim)

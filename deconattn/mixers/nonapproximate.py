@@ -1,8 +1,9 @@
 """nonapproximate: one score a key, u_j = Σ_c SiLU(q_jc)·k_jc / √dh, and A_ij = e^{u_j} / Σ_{m≤i} e^{u_m} (SPEC §3).
 
-Relaxes "mathematical form" to a linear-time average: the weights of a query differ from those of another only in how far they
-reach. Query and key stand at the same position, so RoPE cancels and is not applied. With `qk_norm` the head norms come first, then SiLU.
-Scores beyond 10³ do occur: every exponential below is taken of a difference to the running maximum, hence at most 1.
+Relaxes "mathematical form" to a linear-time average: the weights of a query differ from those of another only in
+how far they reach. Query and key stand at the same position, so RoPE cancels and is not applied. With `qk_norm` the
+head norms come first, then SiLU. Scores beyond 10³ do occur: every exponential below is taken of a difference to
+the running maximum, hence at most 1.
 """
 
 from __future__ import annotations
@@ -51,14 +52,17 @@ def running_sums(u: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
     Shapes: u and m (B, heads, L), values and N (B, heads, L, D).
 
-    Chunks of `CHUNK` positions are summed explicitly; the sums of whole chunks are again a sequence with scores (the chunks' maxima)
-    and values (the chunks' sums), so the same function, called on a sequence `CHUNK` times shorter, carries them forward.
-    The maximum is a constant in backward: it scales numerator and denominator alike, and their ratio does not depend on it.
+    Chunks of `CHUNK` positions are summed explicitly; the sums of whole chunks are again a sequence with scores
+    (the chunks' maxima) and values (the chunks' sums), so the same function, called on a sequence `CHUNK` times
+    shorter, carries them forward. The maximum is a constant in backward: it scales numerator and denominator alike,
+    and their ratio does not depend on it.
     """
     length = u.shape[-1]
     running_max = u.detach().cummax(-1).values
     if length <= CHUNK:
-        weights = torch.exp((u.unsqueeze(-2) - running_max.unsqueeze(-1)).masked_fill(future(length, u.device), -torch.inf))
+        weights = torch.exp(
+            (u.unsqueeze(-2) - running_max.unsqueeze(-1)).masked_fill(future(length, u.device), -torch.inf)
+        )
         return running_max, weights @ values
     padding = -length % CHUNK
     if padding:  # padded keys weigh e^{-inf} = 0, and nothing comes after them

@@ -1,8 +1,8 @@
 """rndembqk: queries and keys of every sequence from one random, fixed side stream (SPEC §3).
 
-Relaxes "sequence dependency": the side stream X⁰ = ε, ε ~ N(0, σ²), goes through the same blocks as the batch, and its queries
-and keys make one attention map (heads, L, L) for all sequences. ε is drawn once a seed and never trained; it is the buffer
-`model.side_embeddings`. Training differentiates through the side stream.
+Relaxes "sequence dependency": the side stream X⁰ = ε, ε ~ N(0, σ²), goes through the same blocks as the batch, and
+its queries and keys make one attention map (heads, L, L) for all sequences. ε is drawn once a seed and never
+trained; it is the buffer `model.side_embeddings`. Training differentiates through the side stream.
 """
 
 from __future__ import annotations

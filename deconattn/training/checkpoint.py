@@ -1,7 +1,8 @@
 """Checkpoints that are whole or absent: weights, optimiser, one integer, RNG, the curve so far.
 
-A checkpoint is a folder `checkpoints/step-NNNNNNNN`. It is written under a temporary name, flushed and renamed, and carries a manifest of
-SHA-256 sums. The last two are kept. Loading takes the newest that is whole; a damaged one is named and the one before is taken.
+A checkpoint is a folder `checkpoints/step-NNNNNNNN`. It is written under a temporary name, flushed and renamed, and
+carries a manifest of SHA-256 sums. The last two are kept. Loading takes the newest that is whole; a damaged one is
+named and the one before is taken.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def save(
         flush_to_disk(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise UserError(f"{final}: the checkpoint could not be written ({error.strerror}); the one before it is intact") from None
+        raise UserError(
+            f"{final}: the checkpoint could not be written ({error.strerror}); the one before it is intact"
+        ) from None
     keep_last(folder, KEEP)
     return final
 
@@ -83,7 +86,7 @@ def load_newest(
     optimizer: torch.optim.Optimizer,
     report: Callable[[str], None],
 ) -> tuple[int, float, list[dict[str, Any]]]:
-    """Restore the newest whole checkpoint; returns (updates done, seconds spent, rows of the curve), (0, 0.0, []) when there is none."""
+    """Restore the newest whole checkpoint; returns (updates done, seconds spent, rows of the curve), all zero without one."""
     for candidate in reversed(checkpoints(folder)):
         problem = _problem(candidate, spec_hash)
         if problem:

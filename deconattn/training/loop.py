@@ -60,7 +60,10 @@ class TrainingLoss(nn.Module):
 
 @dataclass
 class Trainer:
-    """What one training needs. `training` is the spec's section; `micro_batch_size` and `process` change nothing but how it is computed."""
+    """What one training needs.
+
+    `training` is the spec's section; `micro_batch_size` and `process` change nothing but how it is computed.
+    """
 
     model: LanguageModel
     training: dict[str, Any]
@@ -88,11 +91,17 @@ class Trainer:
         steps, sequences = self.training["steps"], self.training["sequences_per_step"]
         targets = sequences * (self.table.context_length - 1)
         if self.process.world > sequences:
-            raise UserError(f"{self.process.world} processes share {sequences} sequences a step: at most one process a sequence")
+            raise UserError(
+                f"{self.process.world} processes share {sequences} sequences a step: at most one process a sequence"
+            )
         self.model.to(self.process.device)
         optimizer = make_optimizer(self.model, self.training)
         done, spent, self.rows = checkpoint.load_newest(
-            self.folder / "checkpoints", spec_hash=self.spec_hash, model=self.model, optimizer=optimizer, report=self.say
+            self.folder / "checkpoints",
+            spec_hash=self.spec_hash,
+            model=self.model,
+            optimizer=optimizer,
+            report=self.say,
         )
         if done:
             self.say(f"resumed after step {done}")

@@ -18,8 +18,9 @@ Style = Literal["auto", "bar", "lines"]
 class Progress:
     """Tells how far a run is and when it will end.
 
-    What is said goes to `log` (appended, so that all attempts of a run stay readable) and to standard error: as a bar ("bar"), or as a line
-    each tenth of the run and each minute ("lines"). "auto" takes the bar where standard error is a terminal.
+    What is said goes to `log` (appended, so that all attempts of a run stay readable) and to standard error: as a
+    bar ("bar"), or as a line each tenth of the run and each minute ("lines"). "auto" takes the bar where standard
+    error is a terminal.
     """
 
     def __init__(self, name: str, steps: int, done: int, log: Path, style: Style) -> None:

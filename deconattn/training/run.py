@@ -79,7 +79,9 @@ def pretrain(
     model = build(spec, vocab_size, side_text)
     with process_group(device) as process:
         progress = (
-            Progress(spec["run"], training["steps"], 0, run_folder / "log" / "pretrain.log", style) if process.leads else None
+            Progress(spec["run"], training["steps"], 0, run_folder / "log" / "pretrain.log", style)
+            if process.leads
+            else None
         )
         say = progress.say if progress else lambda text: None
         trainer = Trainer(
@@ -103,7 +105,9 @@ def pretrain(
             trainer.run()
         except Diverged as error:
             if training["on_divergence"] == "stop":
-                raise UserError(f"{spec['run']}: {error}; the last good state is in {run_folder / 'checkpoints'}") from None
+                raise UserError(
+                    f"{spec['run']}: {error}; the last good state is in {run_folder / 'checkpoints'}"
+                ) from None
             status, detail = "diverged", str(error)
             say(f"{error}; recorded as diverged")
         finally:
@@ -114,7 +118,12 @@ def pretrain(
 
 
 def _write_results(
-    run_folder: Path, spec: dict[str, Any], model: LanguageModel, rows: list[dict[str, Any]], status: str, detail: str | None
+    run_folder: Path,
+    spec: dict[str, Any],
+    model: LanguageModel,
+    rows: list[dict[str, Any]],
+    status: str,
+    detail: str | None,
 ) -> None:
     import safetensors
 

@@ -24,7 +24,7 @@ class StopWatch:
         self.deadline = time.monotonic() + deadline_minutes * 60 - margin_seconds if deadline_minutes else None
         for number in (signal.SIGUSR1, signal.SIGTERM):
             signal.signal(number, self._note)
-        # Slurm sends SIGCONT with every signal; its default action is harmless, a handler would only be one more thing to inherit.
+        # Slurm sends SIGCONT with every signal: its default action is harmless, so it has no handler here.
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.reason = signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""The slurm profile on a real Slurm of one machine: jobs through sbatch, a GPU where one is asked for, nothing lost to a requeue."""
+"""The slurm profile on a real Slurm of one machine: jobs through sbatch, a GPU where one is asked for."""
 
 from __future__ import annotations
 

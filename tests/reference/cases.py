@@ -11,9 +11,7 @@ def pairwise(factors: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Cases as dicts factor → value, found greedily and the same in every run."""
     names = list(factors)
     index = {name: range(len(factors[name])) for name in names}
-    open_pairs = {
-        ((a, i), (b, j)): None for a, b in combinations(names, 2) for i in index[a] for j in index[b]
-    }
+    open_pairs = {((a, i), (b, j)): None for a, b in combinations(names, 2) for i in index[a] for j in index[b]}
     cases = []
     while open_pairs:
         chosen = dict(next(iter(open_pairs)))

@@ -52,9 +52,7 @@ def rotate(x: Tensor, theta: float) -> Tensor:
     frequency = theta ** (-2.0 * torch.arange(half, dtype=x.dtype) / width)
     angle = torch.arange(length, dtype=x.dtype)[:, None] * frequency[None, :]
     first, second = x[:, :half], x[:, half:]
-    return torch.cat(
-        [first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], dim=1
-    )
+    return torch.cat([first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], dim=1)
 
 
 def head_scores(kind: str, query: Tensor, key: Tensor, theta: float) -> Tensor:
@@ -91,9 +89,7 @@ def swiglu(x: Tensor, weights: Mapping[str, Tensor], name: str) -> Tensor:
     return linear(gated, weights, f"{name}.down_proj")
 
 
-def maps_of(
-    kind: str, source: Tensor, weights: Mapping[str, Tensor], c: Mapping[str, Any]
-) -> tuple[Tensor, Tensor]:
+def maps_of(kind: str, source: Tensor, weights: Mapping[str, Tensor], c: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """The maps (heads, L, L) and scores of one layer whose queries and keys are read from `source` (L, d)."""
     dh, group = c["head_dim"], c["num_attention_heads"] // c["num_key_value_heads"]
     queries, keys = linear(source, weights, "self_attn.q_proj"), linear(source, weights, "self_attn.k_proj")
@@ -186,9 +182,7 @@ def next_token_loss(logits: Tensor, input_ids: Tensor) -> Tensor:
     return (torch.logsumexp(predicted, dim=2) - chosen).mean()
 
 
-def loss(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], input_ids: Tensor, mode: str | None = None
-) -> Tensor:
+def loss(config: Mapping[str, Any], state: Mapping[str, Tensor], input_ids: Tensor, mode: str | None = None) -> Tensor:
     """The next-token loss of the whole decoder, a scalar, differentiable in every float tensor of `state`."""
     return next_token_loss(forward(config, state, input_ids, mode).logits, input_ids)
 

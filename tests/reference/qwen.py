@@ -18,9 +18,7 @@ from tests.reference.layouts import simple_layers
 from tests.reference.parameters import complete
 
 
-def plain(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], dtype: torch.dtype = torch.float64
-) -> nn.Module:
+def plain(config: Mapping[str, Any], state: Mapping[str, Tensor], dtype: torch.dtype = torch.float64) -> nn.Module:
     """Qwen2ForCausalLM, or Qwen3ForCausalLM where `qk_norm`, unchanged, with `state` loaded strictly."""
     model = empty(config).to(dtype)
     problems = model.load_state_dict(state, strict=False)
@@ -87,22 +85,32 @@ def taylor_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return (f[..., None, :] @ numerator).squeeze(-2) / (f * g.cumsum(dim=-2)).sum(-1, keepdim=True)
 
 
+def attend(kind: str, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """Causal attention of one kind over (B, heads, L, dh), without an explicit map."""
+    if kind == "approximate":
+        root = math.sqrt(scaling)
+        return taylor_attention(query * root, key * root, value)
+    if kind == "nonapproximate":
+        scores = (nn.functional.silu(query) * key).sum(-1, keepdim=True) * scaling
+        weight = torch.exp(scores - scores.amax(dim=2, keepdim=True).detach())
+        return (weight * value).cumsum(2) / weight.cumsum(2)
+    return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
+
+
 def exchanged_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float, **_: Any
 ) -> tuple[Tensor, None]:
-    """An attention function for transformers' registry; what it computes is written on the module."""
+    """An attention function for transformers' registry; its kind is read from the module.
+
+    It leaves the map on the module as `seen`, (B, heads, L, L): what it makes of unit vectors for values.
+    """
     group = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
-    if module.exchanged == "approximate":
-        root = math.sqrt(scaling)
-        out = taylor_attention(query * root, key * root, value)
-    elif module.exchanged == "nonapproximate":
-        scores = (nn.functional.silu(query) * key).sum(-1, keepdim=True) * scaling
-        weight = torch.exp(scores - scores.amax(dim=2, keepdim=True).detach())
-        out = (weight * value).cumsum(2) / weight.cumsum(2)
-    else:
-        out = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
-    return out.transpose(1, 2).contiguous(), None
+    length = query.shape[2]
+    units = torch.eye(length, dtype=value.dtype).expand(*query.shape[:2], length, length)
+    with torch.no_grad():
+        module.seen = attend(module.exchanged, query, key, units, scaling)
+    return attend(module.exchanged, query, key, value, scaling).transpose(1, 2).contiguous(), None
 
 
 def double_precision(model: nn.Module, config: Mapping[str, Any]) -> None:

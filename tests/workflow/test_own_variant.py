@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM
 import deconattn
 from deconattn.model import LanguageModel, ModelConfig, initialise, parameter_count
 
-config = ModelConfig(vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, variant="window")
+shape = dict(vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+config = ModelConfig(**shape, variant="window")
 model = LanguageModel(config).double()
 initialise(model, 0)
 x = torch.randint(0, 50, (2, 40))

@@ -80,7 +80,9 @@ def test_an_edited_mixer_retrains_its_own_runs_only(finished_copy: Project) -> N
     assert finished_copy.planned() == {}
 
 
-def test_a_training_killed_under_snakemake_goes_on_from_its_checkpoint(finished_copy: Project, finished: Project) -> None:
+def test_a_training_killed_under_snakemake_goes_on_from_its_checkpoint(
+    finished_copy: Project, finished: Project
+) -> None:
     config = finished_copy.folder / "config/test.yaml"
     config.write_text(config.read_text().replace("steps: 12", "steps: 400").replace(
         "default: {", "default: {checkpoint_minutes: 0.001, "))  # fmt: skip
@@ -90,10 +92,15 @@ def test_a_training_killed_under_snakemake_goes_on_from_its_checkpoint(finished_
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not (saved := sorted(finished_copy.folder.glob("results/runs/*/checkpoints/step-*"))) and time.monotonic() < deadline:
+    while (
+        not (saved := sorted(finished_copy.folder.glob("results/runs/*/checkpoints/step-*")))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     assert saved, "no checkpoint appeared"
-    trainer = subprocess.run(["pgrep", "-g", str(process.pid), "-f", "deconattn pretrain"], capture_output=True, text=True)
+    trainer = subprocess.run(
+        ["pgrep", "-g", str(process.pid), "-f", "deconattn pretrain"], capture_output=True, text=True
+    )
     for pid in trainer.stdout.split():
         os.kill(int(pid), signal.SIGKILL)
     run = saved[0].parent.parent
@@ -114,7 +121,11 @@ def test_a_wrong_config_runs_nothing_and_prints_no_traceback(finished_copy: Proj
     said = done.stdout + done.stderr
     assert done.returncode != 0 and "Traceback" not in said
     lines = [line for line in said.splitlines() if line.startswith("config/test.yaml:")]
-    assert len(lines) >= 2 and any("'mpl'" in line and "mlp" in line for line in lines) and any("setps" in line for line in lines)
+    assert (
+        len(lines) >= 2
+        and any("'mpl'" in line and "mlp" in line for line in lines)
+        and any("setps" in line for line in lines)
+    )
 
 
 def test_the_papers_grid_is_planned_quickly_and_without_torch(tmp_path: Path) -> None:

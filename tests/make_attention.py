@@ -1,0 +1,128 @@
+"""Invented but plausible analysis tables of run folders, and a tiny model with held-out text to analyse in earnest."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from deconattn.analysis import bins
+from deconattn.analysis.histogram import ScoreHistogram
+from deconattn.analysis.schema import ATTENTION, SCORES, with_reason
+from deconattn.model import LanguageModel, ModelConfig, initialise
+from deconattn.training.checkpoint import save_model
+
+FIXED = ("rndembqk", "fixedseqqk")
+
+
+def make_analysis(
+    folders: Sequence[Path],
+    layers: int = 4,
+    heads: int = 2,
+    outliers: Collection[tuple[str, str]] = (("nonapproximate", "uniform"),),
+    skip: Collection[tuple[str, str]] = (),
+    broken: Collection[tuple[str, str]] = (),
+) -> None:
+    """Write attention.parquet and scores.parquet into the run folders that have a spec.json.
+
+    (variant, layout) pairs in `outliers` have scores beyond 10³ in the last layers, those in `skip` get no files,
+    those in `broken` tables without rows and with a reason.
+    """
+    for folder in folders:
+        if not (folder / "spec.json").is_file():
+            continue
+        spec = json.loads((folder / "spec.json").read_text())
+        model = spec["model"]
+        pair = (model["variant"], model["layout"])
+        if pair in skip:
+            continue
+        identity = {
+            "run": folder.name,
+            "model": model["name"],
+            "variant": pair[0],
+            "layout": pair[1],
+            "seed": spec["seed"],
+        }
+        identity["context_length"] = spec["tokens"]["context_length"]
+        attention: list[dict[str, Any]] = []
+        scores: list[dict[str, Any]] = []
+        for layer in range(1, layers + 1) if pair not in broken else ():
+            standard = pair[0] == "standard" or (pair[1] == "even" and layer % 2 == 0)
+            kind = "standard" if standard else pair[0]
+            if kind == "mlp":
+                continue
+            place = {**identity, "layer": layer, "standard": standard, "sequences": 1 if kind in FIXED else 8}
+            random = np.random.default_rng(zlib.crc32(f"{folder.name}/{layer}".encode()))
+            depth = (layer - 1) / max(1, layers - 1)
+            attention += [{**place, **row} for row in _indicators(kind, depth, heads, random)]
+            scores += [{**place, **row} for row in _scores(kind, depth, pair in outliers, random)]
+        reason = "a score of layer 3 is not finite" if pair in broken else None
+        for rows, schema, name in ((attention, ATTENTION, "attention"), (scores, SCORES, "scores")):
+            pq.write_table(pa.Table.from_pylist(rows, schema=with_reason(schema, reason)), folder / f"{name}.parquet")
+
+
+def _indicators(kind: str, depth: float, heads: int, random: np.random.Generator) -> list[dict[str, Any]]:
+    softness = {"standard": 0.45, "approximate": 0.9, "nonapproximate": 0.6}.get(kind, 0.55)
+    fixed = 0.4 if kind in FIXED else 1.0
+    per_head = {
+        "entropy": lambda: 4.2 * softness + 1.2 * (1 - depth) + 0.2 * random.standard_normal(),
+        "concentration": lambda: 6 * (1.3 - softness) + 2 * depth + 0.3 * random.standard_normal(),
+        "sink": lambda: abs(0.08 + 0.45 * depth * (kind != "approximate") + 0.04 * random.standard_normal()),
+        **{
+            f"local_focus_{n}": lambda n=n: abs((0.3 - 0.2 * depth * fixed) / (1 + n) + 0.03 * random.standard_normal())
+            for n in range(4)
+        },
+    }  # fmt: skip
+    rows = [
+        {"head": head, "indicator": name, "value": float(value())}
+        for name, value in per_head.items()
+        for head in range(1, heads + 1)
+    ]
+    diversity = 0.002 + 0.006 * depth * (1 - 0.5 * (kind == "nonapproximate")) + 0.0004 * random.standard_normal()
+    return [*rows, {"head": None, "indicator": "head_diversity", "value": float(abs(diversity))}]
+
+
+def _scores(kind: str, depth: float, outliers: bool, random: np.random.Generator) -> list[dict[str, Any]]:
+    values = random.standard_normal(20_000) * (0.6 + 1.6 * depth) - 0.8 * depth
+    if kind == "nonapproximate":
+        values = values**2 * 0.6
+    if kind == "nonapproximate" and outliers and depth > 0.5:
+        values[:300] = 10 ** random.uniform(2, 3 + 2 * depth, 300)
+    histogram = ScoreHistogram()
+    histogram.add(torch.from_numpy(values.astype(np.float32)))
+    assert histogram.counts.sum() == len(values) and len(histogram.counts) == len(bins.bounds()[0])
+    return histogram.rows()
+
+
+def save_tiny_model(folder: Path, variant: str, layout: str, scale: float = 4.0) -> dict[str, Any]:
+    """An untrained model of 4 layers, queries and keys enlarged so that its maps are not flat; returns its fields."""
+    config = ModelConfig(
+        vocab_size=61, hidden_size=16, intermediate_size=24, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=32, initializer_range=0.1, variant=variant, layout=layout,
+    )  # fmt: skip
+    model = LanguageModel(config)
+    initialise(model, seed=3)
+    with torch.no_grad():
+        for key, tensor in model.named_parameters():
+            if "q_proj" in key or "k_proj" in key:
+                tensor.mul_(scale)
+    if "side_input_ids" in dict(model.model.named_buffers()):
+        model.model.side_input_ids.copy_(torch.arange(32) * 7 % 61)
+    folder.mkdir(parents=True)
+    save_model(model, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    return config.to_dict()
+
+
+def write_heldout(path: Path, documents: list[list[int]]) -> Path:
+    """Held-out documents of these tokens."""
+    tokens = pa.array(documents, pa.list_(pa.uint16()))
+    pq.write_table(pa.table({"text": ["…"] * len(documents), "tokens": tokens}), path)
+    return path

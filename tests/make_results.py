@@ -1,0 +1,208 @@
+"""Invented but plausible run folders in the real schemas, for tests of what reads them. No number here was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SIMPLE = ("mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk")
+NINE_LAYOUTS = ("even", "odd", "top", "middle", "bottom", "quarter", "first", "last", "bilateral")
+ITEMS = {
+    "arc_easy": 2376, "boolq": 3270, "copa": 100, "piqa": 1838, "sciq": 1000, "rte": 277, "hellaswag": 10042,
+    "lambada_openai": 5153, "wikitext": 62, "heldout": 40,
+}  # fmt: skip
+GUESS = {"arc_easy": 0.25, "boolq": 0.5, "copa": 0.5, "piqa": 0.5, "sciq": 0.25, "rte": 0.5, "hellaswag": 0.25}
+ABOVE_STANDARD = {
+    "standard": 0.0, "mlp": 0.7, "approximate": 0.1, "nonapproximate": 0.2, "rndembqk": 0.28, "fixedseqqk": 0.26,
+    "staticembqk": 0.22,
+}  # fmt: skip
+DEMO_TASKS = ("arc_easy", "boolq", "copa", "piqa", "sciq", "rte", "hellaswag", "heldout")
+ALL_TASKS = (*DEMO_TASKS, "wikitext", "lambada_openai")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model size and how well it does: `loss` in nats a token at the end, `skill` above chance from 0 to 1."""
+
+    name: str
+    parameters: int
+    tokens: int
+    context_length: int
+    steps: int
+    loss: float
+    skill: float
+    tasks: Sequence[str]
+    lengths: Sequence[int] = ()
+    layers: int = 4
+
+
+_LENGTHS = (128, 256, 512, 1024, 2048)
+NANO = Size("nano", 412_160, 2_560_000, 128, 2500, 3.31, 0.02, DEMO_TASKS)
+PAPER_SIZES = (
+    Size("70m", 76_700_000, 15_000_000_000, 2048, 4000, 3.45, 0.25, ALL_TASKS, _LENGTHS, 6),
+    Size("160m", 195_000_000, 15_000_000_000, 2048, 4000, 3.1, 0.35, ALL_TASKS, _LENGTHS, 12),
+    Size("500m", 481_000_000, 15_000_000_000, 2048, 4000, 2.8, 0.5, ALL_TASKS, _LENGTHS, 24),
+)
+
+
+def make_runs(
+    root: Path,
+    size: Size = NANO,
+    variants: Sequence[str] = SIMPLE,
+    layouts: Sequence[str] = ("uniform", "even"),
+    seeds: Sequence[int] = (0,),
+    missing: Collection[tuple[str, str]] = (),
+    diverged: Collection[tuple[str, str]] = (),
+    unevaluated: Collection[tuple[str, str]] = (),
+) -> list[Path]:
+    """Write the runs of standard and `variants` × `layouts` × `seeds` below `root`/runs; returns all their folders.
+
+    (variant, layout) pairs in `missing` get no folder, those in `diverged` a loss that ends in NaN and no
+    evaluation, those in `unevaluated` no evaluation. The tokens' manifest is written beside, at `root`/tokens.
+    """
+    manifest = root / "tokens" / f"invented-{size.context_length}" / "manifest.json"
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text(json.dumps({"id": manifest.parent.name, "context_length": size.context_length}))
+    folders = []
+    pairs = [("standard", "uniform"), *((v, layout) for layout in layouts for v in variants)]
+    for variant, layout in pairs:
+        for seed in seeds:
+            name = f"{size.name}-{variant}-{layout}-s{seed}"
+            folder = root / "runs" / f"{name}-{zlib.crc32(name.encode()):08x}"
+            folders.append(folder)
+            if (variant, layout) not in missing:
+                failed = (variant, layout) in diverged
+                _make_run(folder, size, variant, layout, seed, failed)
+                if not failed and (variant, layout) not in unevaluated:
+                    _evaluate(folder, size, variant, layout, seed)
+    return folders
+
+
+def make_baselines(path: Path, tasks: Sequence[str] = DEMO_TASKS) -> Path:
+    """Random guess and majority class of the NLU tasks among `tasks`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"baseline": name, "task": task, "metric": "acc", "value": GUESS[task] + more, "items": ITEMS[task]}
+        for name, more in (("random_guess", 0.0), ("majority", 0.03))
+        for task in tasks
+        if task in GUESS
+    ]
+    pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+def _random(*words: object) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32("/".join(map(str, words)).encode()))
+
+
+def _final_loss(size: Size, variant: str, layout: str, seed: int) -> float:
+    share = {"uniform": 1.0, "even": 0.12, "first": 0.6, "last": 0.7, "bilateral": 0.5, "quarter": 0.25}.get(
+        layout, 0.2
+    )
+    noise = 0.012 * _random(size.name, variant, layout, seed).standard_normal()
+    return size.loss + share * ABOVE_STANDARD.get(variant, 0.3) + noise
+
+
+def _make_run(folder: Path, size: Size, variant: str, layout: str, seed: int, failed: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    spec = {
+        "run": folder.name,
+        "hash": folder.name[-8:],
+        "model": {"name": size.name, "variant": variant, "layout": layout, "num_hidden_layers": size.layers},
+        "seed": seed,
+        "training": {"steps": size.steps},
+        "tokens": {"id": f"invented-{size.context_length}", "context_length": size.context_length},
+        "code": "00000000",
+    }
+    (folder / "spec.json").write_text(json.dumps(spec))
+    status = "diverged" if failed else "finished"
+    (folder / "done.json").write_text(json.dumps({"status": status, "parameters": size.parameters}))
+    steps = size.steps // 3 if failed else size.steps
+    step = np.arange(1, steps + 1)
+    end = _final_loss(size, variant, layout, seed)
+    random = _random("curve", folder.name)
+    loss = end + (math.log(1024) - end) * (1 + step / 20) ** -0.75 + 0.09 * random.standard_normal(steps)
+    if failed:
+        loss[-1] = np.nan
+    heldout = np.where(step % max(1, size.steps // 10) == 0, loss + 0.02, np.nan)
+    per_step = size.tokens // size.steps
+    pd.DataFrame(
+        {
+            "step": step,
+            "loss": loss,
+            "learning_rate": 4e-3 * np.cos(step / size.steps * np.pi / 2),
+            "grad_norm": 0.5 + 0.1 * random.random(steps),
+            "tokens": step * per_step,
+            "tokens_per_second": 30_000.0,
+            "seconds": step * per_step / 30_000.0,
+            "heldout_loss": pd.array(heldout, dtype="Float64"),
+        }
+    ).to_parquet(folder / "train.parquet")
+
+
+def _evaluate(folder: Path, size: Size, variant: str, layout: str, seed: int) -> None:
+    rows = []
+    modes = ("full",) if layout == "uniform" else ("full", "skip", "skip_mixer")
+    for mode in modes:
+        loss = _final_loss(size, variant, layout, seed) + {"full": 0.0, "skip": 5.5, "skip_mixer": 2.5}[mode]
+        skill = size.skill * math.exp(-1.5 * (loss - size.loss))
+        for task in size.tasks:
+            rows += [
+                {**row, "mode": mode, "task": task, "items": ITEMS[task]}
+                for row in _values(size, task, loss, skill, _random(folder.name, mode, task))
+            ]
+    frame = pd.DataFrame(rows).assign(run=folder.name, model=size.name, variant=variant, layout=layout, seed=seed)
+    frame["limit"] = pd.array([None] * len(frame), dtype="Int64")
+    columns = [
+        "run",
+        "model",
+        "variant",
+        "layout",
+        "seed",
+        "mode",
+        "task",
+        "metric",
+        "context_length",
+        "value",
+        "stderr",
+    ]
+    table = pa.Table.from_pandas(frame[[*columns, "items", "limit"]], preserve_index=False)
+    pq.write_table(table, folder / "evaluation.parquet")
+
+
+def _values(size: Size, task: str, loss: float, skill: float, random: np.random.Generator) -> list[dict[str, object]]:
+    length = size.context_length
+    if task in GUESS:
+        truth = GUESS[task] + skill * (1 - GUESS[task]) * (0.2 if task in ("rte", "boolq", "hellaswag") else 0.7)
+        error = math.sqrt(truth * (1 - truth) / ITEMS[task])
+        value = truth + error * random.standard_normal()
+        return [{"metric": "acc", "context_length": length, "value": value, "stderr": error}]
+    if task == "lambada_openai":
+        return [
+            {
+                "metric": "perplexity",
+                "context_length": length,
+                "value": math.exp(1.75 * loss),
+                "stderr": math.exp(loss),
+            },
+            {"metric": "acc", "context_length": length, "value": skill * 0.45, "stderr": 0.006},
+        ]
+    out: list[dict[str, object]] = []
+    for at in size.lengths if task == "wikitext" and size.lengths else (length,):
+        nats = loss + 0.15 * math.log2(length / at)
+        for metric, value in (
+            ("word_perplexity", math.exp(1.3 * nats)),
+            ("byte_perplexity", math.exp(nats / 4)),
+            ("bits_per_byte", nats / 2.77),
+        ):
+            out.append({"metric": metric, "context_length": at, "value": value, "stderr": None})
+    return out
