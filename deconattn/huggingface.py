@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from deconattn.mixers._contract import RMSNorm
 from deconattn.model import Decoder, ModelConfig, Skip, head_loss
 
 
@@ -64,9 +65,8 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         shape = config.shape()
         self.model = Decoder(shape)
         self.lm_head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
-        self._tied_weights_keys = (
-            {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else None
-        )
+        tied = {"lm_head.weight": "model.embed_tokens.weight"}
+        self._tied_weights_keys = tied if config.tie_word_embeddings else {}
         self.skip: Skip | None = None
         self.post_init()
 
@@ -74,9 +74,9 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         """Weights that a checkpoint lacks: as in training, N(0, initializer_range²), zero biases, norms of one."""
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
-            if getattr(module, "bias", None) is not None:
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif type(module).__name__ == "RMSNorm":
+        elif isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
         elif isinstance(module, Decoder) and module.has_side_stream and self.config.variant == "rndembqk":
             nn.init.normal_(module.side_embeddings, std=self.config.initializer_range)
@@ -123,11 +123,9 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
             return (logits,) if loss is None else (loss, logits)
         return CausalLMOutput(loss=loss, logits=logits)
 
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
+    def prepare_inputs_for_generation(self, input_ids: Tensor, *_: Any, **kwargs: Any) -> dict[str, Any]:
         """Every step of generation sees the whole prefix and asks for the last position."""
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "logits_to_keep": 1}
+        return {"input_ids": input_ids, "attention_mask": kwargs.get("attention_mask"), "logits_to_keep": 1}
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.embed_tokens

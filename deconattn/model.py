@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from deconattn import mixers
 from deconattn.errors import UserError
 from deconattn.layouts import is_standard
-from deconattn.mixers._contract import RMSNorm
+from deconattn.mixers._contract import Mixer, RMSNorm
 
 Skip = Literal["skip", "skip_mixer"]
 CHUNKED_HEAD_FROM = 2**26  # logits (rows × V) from which the head is computed in chunks, never held whole
@@ -107,7 +107,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, standard: bool) -> None:
         super().__init__()
         self.standard = standard
-        self.self_attn = mixers.find("standard" if standard else config.variant)(config)
+        self.self_attn: Mixer = mixers.find("standard" if standard else config.variant)(config)
         self.mlp = FeedForward(config)
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -147,11 +147,14 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, kind or config.variant == "standard") for kind in kinds)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.has_side_stream = any(block.self_attn.qk_source == "side" for block in self.layers)
+        self.has_side_stream = any(block.self_attn.qk_source == "side" for block in self._blocks())
         if self.has_side_stream and config.variant == "rndembqk":
             self.register_buffer("side_embeddings", torch.zeros(config.max_position_embeddings, config.hidden_size))
         elif self.has_side_stream:
             self.register_buffer("side_input_ids", torch.zeros(config.max_position_embeddings, dtype=torch.long))
+
+    def _blocks(self) -> list[Block]:
+        return [block for block in self.layers if isinstance(block, Block)]
 
     def embed(self, input_ids: Tensor, skip: Skip | None = None) -> Tensor:
         """E(t) of input_ids (B, L): (B, L, d), or (B + 1, L, d) with the side stream as row 0.
@@ -184,7 +187,7 @@ class Decoder(nn.Module):
         """A of every layer, (B or 1, heads, L, L), or None where a layer does not mix positions."""
         maps: list[Tensor | None] = []
         embeddings = x = self.embed(input_ids)
-        for block in self.layers:
+        for block in self._blocks():
             attention = block.self_attn.attention_map(block.mixer_inputs(x, embeddings)[1])
             # Row 0 of a standard layer's maps belongs to the side stream, not to a sequence.
             maps.append(attention if attention is None or attention.shape[0] == 1 else attention[-input_ids.shape[0] :])

@@ -171,8 +171,9 @@ def test_outlines_stand_where_the_values_say(results: Results) -> None:
 def test_the_outermost_ring_grows_with_an_indicator_beyond_one(results: Results) -> None:
     values = attention_of(results, "nano")["standard", "uniform"].values.copy()
     values.loc[2, "local_focus_0"] = 0.8
-    panel = radar.Panel("a", "standard", False, values)
-    assert radar.reach([panel], Scale([values])) == pytest.approx(1.6)
+    assert radar.reach([values], Scale([values])) == 1.75, "0.8 is drawn at 1.6"
+    values.loc[2, "local_focus_0"] = 0.1
+    assert radar.reach([values], Scale([values])) == 1.0
 
 
 def test_uniform_and_hybrid_differ_without_colour(results: Results) -> None:
@@ -208,7 +209,9 @@ def score_rows(counts: np.ndarray, run: str = "a", **values: float) -> pd.DataFr
     layer = {
         "run": run, "layer": 1, "standard": False, "total": counts.sum(), "share_beyond_1000": 0.0,
         "minimum": low[held[0]], "maximum": high[held[-1]], "p50": 0.0,
-        **dict.fromkeys(("p0_1", "p1", "p5", "p25"), -2.0), **dict.fromkeys(("p75", "p95", "p99", "p99_9"), 2.0), **values,
+        **dict.fromkeys(("p0_1", "p1", "p5", "p25"), -2.0),
+        **dict.fromkeys(("p75", "p95", "p99", "p99_9"), 2.0),
+        **values,
     }  # fmt: skip
     return pd.DataFrame({"bin_low": low[held], "bin_high": high[held], "count": counts[held]}).assign(**layer)
 

@@ -43,18 +43,27 @@ HOLES: dict[str, Any] = {
 }
 
 
+# Twelve steps, perplexities above 100,000 that hardly differ, no uniform model but standard.
+TINY = {
+    "size": replace(NANO, steps=12, tokens=1536, loss=9.2, tasks=("copa", "heldout")),
+    "variants": ("rndembqk",),
+    "layouts": ("even",),
+}
+NAMES = ("demo", "holes", "seeds", "paper", "tiny")
+
+
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Collected tables of a demo, one with holes, one with three seeds, one in the paper's shape."""
+    """Collected tables of a demo, one with holes, one with three seeds, one in the paper's shape, a tiny one."""
     found = {}
-    for name in ("demo", "holes", "seeds", "paper"):
+    for name in NAMES:
         root = tmp_path_factory.mktemp(name)
         if name == "paper":
             folders = [folder for size in PAPER_SIZES for folder in make_runs(root, size)]
             more = make_runs(root, PAPER_SIZES[2], ("rndembqk", "nonapproximate"), NINE_LAYOUTS)
             folders += [folder for folder in more if folder not in folders]
         else:
-            own = HOLES if name == "holes" else {"seeds": (0, 1, 2)} if name == "seeds" else {}
+            own = {"holes": HOLES, "seeds": {"seeds": (0, 1, 2)}, "tiny": TINY}.get(name, {})
             folders = make_runs(root, **own)
         collect(folders, root / "report", make_baselines(root / "baselines.parquet"))
         found[name] = root / "report" / "tables"
@@ -71,7 +80,7 @@ def drawn(exhibit: str, folder: Path, name: str) -> Drawing:
         return MODULES[exhibit].draw(Results(folder), options(exhibit, name))
 
 
-CASES = [(e, n) for e in MODULES for n in ("demo", "holes", "seeds", "paper")]
+CASES = [(e, n) for e in MODULES for n in NAMES]
 
 
 @pytest.mark.parametrize(("exhibit", "name"), CASES)
@@ -350,6 +359,13 @@ def test_colours_stand_out_from_white_and_within_a_family_in_grey() -> None:
         for first, second in itertools.combinations(family.variants, 2):
             assert abs(_lab(_linear(COLOURS[first]))[0] - _lab(_linear(COLOURS[second]))[0]) > 15
     assert len(set(MARKERS.values())) == len(MARKERS) == len(COLOURS)
+
+
+@given(st.floats(1, 1e9), st.floats(1.01, 1e4))
+def test_a_logarithmic_axis_has_a_few_round_ticks_within_it(low: float, ratio: float) -> None:
+    ticks = figure4.log_ticks(low, low * ratio)
+    assert 2 <= len(ticks) <= 5 and ticks == sorted(set(ticks))
+    assert all(low <= tick <= low * ratio for tick in ticks)
 
 
 @given(

@@ -422,6 +422,20 @@ def test_the_page_needs_nothing_else(demo: Path) -> None:
     assert "best" not in page and page.count("<b>") == 5
 
 
+def test_a_model_that_was_not_asked_for_has_no_line_of_ours(tmp_path: Path) -> None:
+    tables = report(tmp_path, make_runs(tmp_path, variants=("mlp", "rndembqk"), layouts=("even",)))
+    draw("table1", tables, tables, {"model": "nano"})
+    page = (tables / "table1.html").read_text()
+    rows = Rows(page)
+    ours = [a["data-variant"] for a, _ in rows.rows if a["data-source"] == "ours"]
+    assert ours == ["random_guess", "majority", "standard", *["mlp"] * 3, *["rndembqk"] * 3]
+    assert rows.find("published", "mlp", "uniform")[0].startswith("28.5")
+    gap = "not in this grid, so only the paper&#x27;s values are shown: mlp uniform, approximate uniform"
+    assert gap in page
+    named = [cells[0] for a, cells in rows.rows if (a["data-variant"], a["data-source"]) == ("rndembqk", "ours")]
+    assert named == ["rndembqk"] * 3
+
+
 def test_latex_is_well_formed(demo: Path) -> None:
     text = (demo / "table1.tex").read_text()
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]

@@ -82,7 +82,7 @@ class QKVMixer(Mixer):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         d, bias = config.hidden_size, config.attention_bias
-        kv_size = config.num_key_value_heads * config.head_dim
+        kv_size = config.kv_heads * config.head_dim
         self.q_proj = nn.Linear(d, d, bias=bias)
         self.k_proj = nn.Linear(d, kv_size, bias=bias)
         self.v_proj = nn.Linear(d, kv_size, bias=bias)
@@ -94,7 +94,7 @@ class QKVMixer(Mixer):
     @classmethod
     def parameter_count(cls, config: ModelConfig) -> int:
         """4d² + 3d of the base model (SPEC §3); fewer with grouped queries, head norms in place of biases with `qk_norm`."""
-        d, kv_size = config.hidden_size, config.num_key_value_heads * config.head_dim
+        d, kv_size = config.hidden_size, config.kv_heads * config.head_dim
         weights = 2 * d * d + 2 * d * kv_size
         biases = (d + 2 * kv_size) if config.attention_bias else 0
         norms = 2 * config.head_dim if config.qk_norm else 0
@@ -142,7 +142,7 @@ class QKVMixer(Mixer):
         return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
 
     def _repeat(self, x: Tensor) -> Tensor:
-        group = self.config.num_attention_heads // self.config.num_key_value_heads
+        group = self.config.num_attention_heads // self.config.kv_heads
         return x if group == 1 else x.repeat_interleave(group, dim=1)
 
 
