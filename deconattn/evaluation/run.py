@@ -1,0 +1,127 @@
+"""Evaluate one trained run.
+
+Writes evaluation.parquet (a row a mode × task × metric × context length) and samples.parquet (a row an item).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deconattn.errors import UserError
+from deconattn.files import atomic_write, read_json
+
+RUN_COLUMNS = [
+    ("run", pa.string()),
+    ("model", pa.string()),
+    ("variant", pa.string()),
+    ("layout", pa.string()),
+    ("seed", pa.int64()),
+]
+EVALUATION = pa.schema(
+    [
+        *RUN_COLUMNS,
+        ("mode", pa.string()),
+        ("task", pa.string()),
+        ("metric", pa.string()),
+        ("context_length", pa.int64()),
+        ("value", pa.float64()),
+        ("stderr", pa.float64()),
+        ("items", pa.int64()),
+        ("limit", pa.int64()),
+    ]
+)
+SAMPLES = pa.schema(
+    [
+        ("run", pa.string()),
+        ("mode", pa.string()),
+        ("task", pa.string()),
+        ("context_length", pa.int64()),
+        ("item", pa.int64()),
+        ("target", pa.string()),
+        ("prediction", pa.string()),
+        ("correct", pa.bool_()),
+        ("loglikelihoods", pa.list_(pa.float64())),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+# No look-up on a hub, and no progress bars in a job's log.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def evaluate_run(
+    run_folder: str | Path,
+    tokenizer_folder: str | Path,
+    evaluation: Mapping[str, Any],
+    files: Mapping[str, str | Path],
+    batch_size: int = 16,
+    device: str = "auto",
+) -> None:
+    """Evaluate `run_folder`/model and write evaluation.parquet and samples.parquet beside it.
+
+    Args:
+        run_folder: holds spec.json and model/.
+        tokenizer_folder: holds the tokenizer.json that the run was trained with.
+        evaluation: `tasks` (names), `modes`, `limits` (task → items, null: all), `context_lengths` (task → list of
+            tokens). "skip" and "skip_mixer" are done only for a hybrid, which has simple layers beside standard ones.
+        files: task → Parquet file of its items.
+        batch_size: sequences of full length in one forward pass.
+        device: "auto" (a GPU if there is one), "cpu", "cuda".
+
+    Raises:
+        UserError: a file that is missing or does not fit; a task, mode or context length that cannot be.
+    """
+    run_folder = Path(run_folder)
+    spec = read_json(run_folder / "spec.json")
+    tasks = evaluation.get("tasks") or list(files)
+    if missing := [task for task in tasks if task not in files]:
+        raise UserError(f"no file of items is given for {', '.join(missing)}")
+    offline()
+    from deconattn.evaluation.harness import evaluate
+
+    rows, samples = evaluate(
+        run_folder / "model",
+        tokenizer_folder,
+        {task: files[task] for task in tasks},
+        modes=[mode for mode in evaluation.get("modes") or ["full"] if mode == "full" or is_hybrid(spec["model"])],
+        context_lengths=evaluation.get("context_lengths"),
+        limits=evaluation.get("limits"),
+        batch_size=batch_size,
+        device=device,
+        report=functools.partial(print, flush=True),
+    )
+    name = spec.get("run", run_folder.name)
+    identity = {"run": name, "seed": spec["seed"], **{key: spec["model"].get(key) for key in ("variant", "layout")}}
+    identity["model"] = spec["model"]["name"]
+    write_rows(run_folder / "samples.parquet", [{"run": name, **sample} for sample in samples], SAMPLES)
+    write_rows(run_folder / "evaluation.parquet", [{**identity, **row} for row in rows], EVALUATION)
+
+
+def offline() -> None:
+    """Take the network from the harness' libraries, and its chatter from the log. Call it before importing them."""
+    os.environ.update(ENVIRONMENT)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+
+def is_hybrid(model: Mapping[str, Any]) -> bool:
+    """Whether a model's spec has standard layers beside simple ones."""
+    return model.get("variant", "standard") != "standard" and model.get("layout", "uniform") != "uniform"
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write rows as Parquet, whole or not at all."""
+    with atomic_write(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")
