@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.project import ROOT, Project
+
 IN_CI = os.environ.get("CI", "") == "true"
 
 # One thread a process, here and in every process that a test starts: two workers share two cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-from tests.project import Project  # noqa: E402 — it needs ROOT
 
 
 def skip_or_fail(reason: str) -> None:

@@ -10,8 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import ROOT
-
+ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "slurm", "config", "deconattn", "profiles", "workflow", "tests/data")
 CONFIG = "config/test.yaml"
 

@@ -28,7 +28,7 @@ for exhibit in table_names:
                 ident.report / "tables" / f"{exhibit}.html",
                 caption=f"../report/{exhibit}.rst",
                 category=CATEGORY[exhibit],
-                labels={"exhibit": TITLE[exhibit], "format": "table"},
+                labels={"exhibit": TITLE[exhibit]},
             ),
             [ident.report / "tables" / f"{exhibit}.{kind}" for kind in ("csv", "tex", "parquet")],
         params:
@@ -52,7 +52,7 @@ for exhibit in figure_names:
                 ident.report / "figures" / f"{exhibit}.png",
                 caption=f"../report/{exhibit}.rst",
                 category=CATEGORY[exhibit],
-                labels={"exhibit": TITLE[exhibit], "format": "figure"},
+                labels={"exhibit": TITLE[exhibit]},
             ),
             [ident.report / "figures" / f"{exhibit}.{kind}" for kind in ("svg", "pdf", "json")],
         params:
