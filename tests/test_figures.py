@@ -361,6 +361,16 @@ def test_colours_stand_out_from_white_and_within_a_family_in_grey() -> None:
     assert len(set(MARKERS.values())) == len(MARKERS) == len(COLOURS)
 
 
+def test_ticks_of_one_axis_read_differently(tables: dict[str, Path]) -> None:
+    for exhibit, name in CASES:
+        figure = drawn(exhibit, tables[name], name).figure
+        FigureCanvasAgg(figure).draw()
+        hidden = _beyond(figure)
+        for axis in figure.findobj(Axis):
+            labels = [t.get_text() for t in axis.get_majorticklabels() if id(t) not in hidden and t.get_text()]
+            assert len(set(labels)) == len(labels), (exhibit, name, labels)
+
+
 @given(st.floats(1, 1e9), st.floats(1.01, 1e4))
 def test_a_logarithmic_axis_has_a_few_round_ticks_within_it(low: float, ratio: float) -> None:
     ticks = figure4.log_ticks(low, low * ratio)
