@@ -179,14 +179,36 @@ def test_the_outermost_ring_grows_with_an_indicator_beyond_one(results: Results)
 def test_uniform_and_hybrid_differ_without_colour(results: Results) -> None:
     figure = drawn("figure7", results).figure
     for variant in ("approximate", "nonapproximate"):
-        uniform = outlines(chart(figure, f"{variant}, uniform"))
-        replaced = outlines(chart(figure, f"{variant}, hybrid (even):\nits replaced"))
-        standard = outlines(chart(figure, f"{variant}, hybrid (even):\nits standard"))
+        uniform = outlines(chart(figure, f"{variant}\nuniform"))
+        replaced = outlines(chart(figure, f"{variant}\nhybrid (even): replaced"))
+        standard = outlines(chart(figure, f"{variant}\nhybrid (even): standard"))
         assert (len(uniform), len(replaced), len(standard)) == (4, 2, 2)
         assert {line.get_linestyle() for line in uniform} == {"-"}
         assert all(line.is_dashed() for line in [*replaced, *standard])
     eight = words(drawn("figure8", results).figure)
     assert all(v in eight for v in ("rndembqk", "fixedseqqk", "staticembqk")) and "approximate" not in eight
+
+
+def test_pairs_show_each_kind_of_layer_on_one_scale_with_the_standard_model(results: Results) -> None:
+    figure = drawn("figure7", results).figure
+    found = attention_of(results, "nano")
+    mean = found["standard", "uniform"].values.mean()
+    entropies = [mean["entropy"]]
+    for variant in ("approximate", "nonapproximate"):
+        entropies += [*found[variant, "uniform"].values["entropy"], *found[variant, "even"].values["entropy"]]
+    low, high = min(entropies), max(entropies)
+    for variant in ("approximate", "nonapproximate"):
+        hybrid = found[variant, "even"].values["entropy"]
+        for title, expected in (
+            ("uniform", found[variant, "uniform"].values["entropy"]),
+            ("hybrid (even): replaced", hybrid.loc[[1, 3]]),
+            ("hybrid (even): standard", hybrid.loc[[2, 4]]),
+        ):
+            axes = chart(figure, f"{variant}\n{title}")
+            heights = [line.get_ydata()[0] for line in outlines(axes)]
+            assert heights == pytest.approx([(value - low) / (high - low) for value in expected]), title
+            (reference,) = [line for line in axes.lines if line.get_zorder() == 5]
+            assert reference.get_ydata()[0] == pytest.approx((mean["entropy"] - low) / (high - low))
 
 
 def test_layers_are_told_apart_by_lightness_alone() -> None:
@@ -303,7 +325,7 @@ def test_gaps_are_named_on_the_figure_and_runs_that_are_there_are_drawn(holes: R
     assert {run.split("-")[1] for run in one.runs} == {"standard", "rndembqk"}
     seven = drawn("figure7", holes)
     assert "no run to draw" in words(seven.figure)
-    assert len(outlines(chart(seven.figure, "approximate, hybrid (even):\nits replaced"))) == 2
+    assert len(outlines(chart(seven.figure, "approximate\nhybrid (even): replaced"))) == 2
     two = drawn("figure2", holes)
     assert "rndembqk hybrid (even): not trained yet" in words(two.figure)
     assert [len(axes.lines) > 3 for axes in two.figure.axes] == [True, False]
