@@ -181,6 +181,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     from deconattn.training.run import Stopped, pretrain
     from deconattn.training.stops import EXIT_PREEMPTED
 
+    _check_code(options.run)
     try:
         pretrain(
             options.run,
@@ -197,6 +198,22 @@ def _pretrain(options: argparse.Namespace) -> None:
     except Stopped as stopped:
         print(f"{options.run.name}: {stopped}", file=sys.stderr)
         sys.exit(EXIT_PREEMPTED)
+
+
+def _check_code(run_folder: Path) -> None:
+    """Refuse to train under a name that stands for other code: an edit made while the job was waiting."""
+    from deconattn.experiment.grid import Run
+    from deconattn.experiment.identity import Identity
+    from deconattn.files import read_json
+
+    spec = read_json(run_folder / "spec.json")
+    model = spec["model"]
+    now = Identity.training_code(Run(model["name"], model["variant"], model["layout"], spec["seed"]))
+    if now != spec["code"]:
+        raise UserError(
+            f"{run_folder / 'spec.json'}: written for code {spec['code']}, but the code here is {now}: "
+            "it was edited since; start snakemake again"
+        )
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -211,6 +211,18 @@ def test_pairs_show_each_kind_of_layer_on_one_scale_with_the_standard_model(resu
             assert reference.get_ydata()[0] == pytest.approx((mean["entropy"] - low) / (high - low))
 
 
+def test_the_standard_model_counts_for_the_scale_of_pairs(tmp_path: Path) -> None:
+    results = report(tmp_path, variants=("approximate",))
+    path = results.folder / "attention.parquet"
+    table = pq.read_table(path).to_pandas()
+    table.loc[(table["variant"] == "standard") & (table["indicator"] == "entropy"), "value"] += 50
+    table.to_parquet(path)
+    axes = chart(drawn("figure7", results).figure, "approximate\nuniform")
+    (reference,) = [line for line in axes.lines if line.get_zorder() == 5]
+    assert reference.get_ydata()[0] == 1.0
+    assert max(line.get_ydata()[0] for line in outlines(axes)) < 0.2
+
+
 def test_layers_are_told_apart_by_lightness_alone() -> None:
     def luminance(colour: Any) -> float:
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
@@ -324,7 +336,7 @@ def test_gaps_are_named_on_the_figure_and_runs_that_are_there_are_drawn(holes: R
         assert any(gap.startswith(line) for gap in one.gaps)
     assert {run.split("-")[1] for run in one.runs} == {"standard", "rndembqk"}
     seven = drawn("figure7", holes)
-    assert "no run to draw" in words(seven.figure)
+    assert "nothing to draw" in words(seven.figure)
     assert len(outlines(chart(seven.figure, "approximate\nhybrid (even): replaced"))) == 2
     two = drawn("figure2", holes)
     assert "rndembqk hybrid (even): not trained yet" in words(two.figure)
@@ -336,7 +348,7 @@ def test_no_run_at_all_gives_a_figure_that_says_so(tmp_path: Path) -> None:
     results = report(tmp_path, missing=every)
     for exhibit in FIGURES:
         drawing = drawn(exhibit, results)
-        assert "no run to draw" in words(drawing.figure) and "not trained yet" in words(drawing.figure)
+        assert "nothing to draw" in words(drawing.figure) and "not trained yet" in words(drawing.figure)
         assert not drawing.runs
 
 

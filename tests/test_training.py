@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 from deconattn.data.documents import write_documents
 from deconattn.data.tokenizer import train_tokenizer
 from deconattn.data.tokens import finish_tokens, tokenize_part
+from deconattn.experiment.grid import Run
+from deconattn.experiment.identity import Identity
 from deconattn.training.schedule import learning_rate
 from tests.conftest import ROOT
 
@@ -52,7 +54,7 @@ def make_run(folder: Path, **training: Any) -> Path:
         "run": folder.name,
         "hash": "0123abcd",
         "seed": 5,
-        "code": "",
+        "code": Identity.training_code(Run("tiny", "rndembqk", "even", 5)),
         "tokens": {"id": "test"},
         "model": {
             "name": "tiny", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2,
@@ -213,6 +215,15 @@ def test_bf16_autocast_trains_close_to_float32(undisturbed: Path, tokens: Path, 
     assert all(tensor.dtype == torch.float32 for tensor in load_file(run / "model/model.safetensors").values())
 
 
+def test_code_edited_since_the_spec_was_written_is_not_run(tokens: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "edited")
+    spec = json.loads((run / "spec.json").read_text())
+    (run / "spec.json").write_text(json.dumps({**spec, "code": "0" * 16}))
+    done = train(run, tokens)
+    assert done.returncode == 2 and "written for code 0000000000000000" in done.stderr
+    assert not (run / "checkpoints").exists()
+
+
 def test_the_fixed_text_is_part_of_the_model(tokens: Path, tmp_path: Path) -> None:
     from deconattn.data.sidetext import write_side_text
 
@@ -220,6 +231,7 @@ def test_the_fixed_text_is_part_of_the_model(tokens: Path, tmp_path: Path) -> No
     run = make_run(tmp_path / "fixed")
     spec = json.loads((run / "spec.json").read_text())
     spec["model"]["variant"] = "fixedseqqk"
+    spec["code"] = Identity.training_code(Run("tiny", "fixedseqqk", "even", 5))
     (run / "spec.json").write_text(json.dumps(spec))
     without = train(run, tokens)
     assert without.returncode == 2 and "--side-text" in without.stderr

@@ -160,7 +160,7 @@ def _figure(
         if number == 0:
             axes.set_ylabel("layer")
         if not halves[layout]:
-            axes.text(0.5, 0.5, "no run to draw", transform=axes.transAxes, ha="center", color=style.GREY)
+            axes.text(0.5, 0.5, "nothing to draw", transform=axes.transAxes, ha="center", color=style.GREY)
         for ridge in halves[layout]:
             _ridge(axes, ridge, axis, variant, layout != "uniform")
     return figure

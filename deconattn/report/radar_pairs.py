@@ -61,5 +61,5 @@ def _line(variant: str, uniform: Layers | None, hybrid: Layers | None) -> list[P
 
 
 def _panel(title: str, variant: str, hybrid: bool, values: pd.DataFrame | None) -> Panel:
-    absent = "no run to draw" if values is None else "no attention map in these layers"
+    absent = "nothing to draw" if values is None else "no attention map in these layers"
     return Panel(title, variant, hybrid, values, absent)

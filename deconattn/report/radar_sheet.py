@@ -85,5 +85,5 @@ def _empty(results: Results, model: str, notes: Sequence[str], width: float) -> 
     figure = Figure(figsize=(width, height))
     style.footer(figure, notes, width)
     figure.text(0.05 / width, 1 - 0.06 / height, _heading(results, model), va="top", fontweight="bold")
-    figure.text(0.5, 0.6, "no run to draw", ha="center", color=style.GREY)
+    figure.text(0.5, 0.6, "nothing to draw", ha="center", color=style.GREY)
     return figure
