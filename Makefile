@@ -7,6 +7,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 CORES  ?= 2
+REPORT := results/reports/demo/report.html
 
 # One thread a process: two processes of one thread use two cores better than one of two.
 export OMP_NUM_THREADS = 1
@@ -27,9 +28,10 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/snakemake --cores $(CORES)
-	$(BIN)/snakemake --cores 1 --quiet all --report results/reports/demo/report.html
-	@echo "The report: results/reports/demo/report.html"
+	$(BIN)/snakemake --cores $(CORES) --quiet rules reason
+	@if [ ! -e $(REPORT) ] || [ -n "$$(find results/reports/demo -newer $(REPORT) -type f -not -path $(REPORT))" ]; then \
+	  $(BIN)/snakemake --cores 1 --quiet all --report $(REPORT); fi
+	@echo "The report: $(REPORT)"
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup $(PYTEST)
