@@ -10,7 +10,7 @@ import sys
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 sys.path.insert(0, workflow.basedir)
 
-if not config:
+if not workflow.configfiles:
 
     configfile: "config/demo.yaml"
 
@@ -32,7 +32,7 @@ report: "workflow/report/workflow.rst"
 rule all:
     input:
         # The runs are named beside what is drawn from them: had a run lost its record, its table alone would not tell.
-        [ident.folder(name) / "done.json" for name in ident.specs],
+        results_of(run_names, "done.json"),
         [ident.report / "figures" / f"{exhibit}.png" for exhibit in figure_names],
         [ident.report / "tables" / f"{exhibit}.html" for exhibit in table_names],
     default_target: True

@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.handler(options)
     except UserError as error:
-        print(error, file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun every process meets the same error; one says it
+            print(error, file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     spec = ("spec", {"type": json.loads, "help": "spec as JSON"})
     files = ("files", {"type": json.loads, "help": "task → Parquet, as JSON"})
     out = ("out", path)
+    device = ("--device", {"default": "auto", "choices": ("auto", "cpu", "cuda")})
 
     command(
         "check", _check, "say every error of a config, or what it would run", ("config", {"type": Path, "nargs": "+"})
@@ -75,18 +77,19 @@ def _parser() -> argparse.ArgumentParser:
     command("spec", _spec, "write the spec of a run", spec, ("tokens_manifest", path), out)
     command("pretrain", _pretrain, "train the run of a spec.json",
             ("run", path), ("tokens", path),
-            ("--side-text", path), ("--micro-batch-size", number), ("--threads", {"type": int, "default": 1}),
-            ("--device", {"default": "auto", "choices": ("auto", "cpu", "cuda")}),
+            ("--side-text", path), ("--tokenizer", path), device,
+            ("--micro-batch-size", number), ("--threads", {"type": int, "default": 1}),
             ("--compile", {"action": "store_true", "help": "torch.compile the decoder"}),
             ("--checkpoint-minutes", {"type": float, "default": 15.0}),
             ("--deadline-minutes", {"type": float, "help": "stop, save and exit with 75 before so many minutes are over"}),
             ("--progress", {"default": "auto", "choices": ("auto", "bar", "lines")}))  # fmt: skip
     command("evaluate", _evaluate, "evaluate a trained run with lm-evaluation-harness",
             ("run", path), ("tokenizer", path), spec, files,
-            ("--batch-size", {"type": int, "default": 16}), ("--device", {"default": "auto"}))  # fmt: skip
-    command("baselines", _baselines, "random guess and majority class of each task", files, ("tokenizer", path), out)
+            ("--batch-size", {"type": int, "default": 16}), device)  # fmt: skip
+    command("baselines", _baselines, "random guess and majority class of each task",
+            files, ("limits", {"type": json.loads}), ("tokenizer", path), out)  # fmt: skip
     command("analyse", _analyse, "measure the attention maps and scores of a trained run",
-            ("run", path), ("heldout", path), ("context_length", number), ("--device", {"default": "auto"}))  # fmt: skip
+            ("run", path), ("heldout", path), ("context_length", number), device)  # fmt: skip
     runs = ("runs", {"type": json.loads, "help": "run names as JSON"})
     command(
         "aggregate", _aggregate, "gather the results of runs into tables", runs, ("baselines", path), ("report", path)
@@ -178,6 +181,7 @@ def _spec(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
+    from deconattn.training.progress import Progress
     from deconattn.training.run import Stopped, pretrain
     from deconattn.training.stops import EXIT_PREEMPTED
 
@@ -193,7 +197,8 @@ def _pretrain(options: argparse.Namespace) -> None:
             compiled=options.compile,
             checkpoint_minutes=options.checkpoint_minutes,
             deadline_minutes=options.deadline_minutes,
-            style=options.progress,
+            tokenizer=options.tokenizer,
+            make_progress=lambda name, steps, log: Progress(name, steps, log, options.progress),
         )
     except Stopped as stopped:
         print(f"{options.run.name}: {stopped}", file=sys.stderr)
@@ -225,7 +230,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _baselines(options: argparse.Namespace) -> None:
     from deconattn.evaluation.baselines import write_baselines
 
-    write_baselines(options.files, options.tokenizer, options.out)
+    write_baselines(options.files, options.tokenizer, options.out, options.limits)
 
 
 def _analyse(options: argparse.Namespace) -> None:

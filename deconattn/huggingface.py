@@ -78,7 +78,7 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
                 nn.init.zeros_(module.bias)
         elif isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
-        elif isinstance(module, Decoder) and module.has_side_stream and self.config.variant == "rndembqk":
+        elif isinstance(module, Decoder) and module.side_stream == "random":
             nn.init.normal_(module.side_embeddings, std=self.config.initializer_range)
 
     def forward(

@@ -147,10 +147,12 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, kind or config.variant == "standard") for kind in kinds)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.has_side_stream = any(block.self_attn.qk_source == "side" for block in self._blocks())
-        if self.has_side_stream and config.variant == "rndembqk":
+        # All simple layers are of one variant, so there is one side stream or none.
+        streams = {block.self_attn.side_stream for block in self._blocks()} - {None}
+        self.side_stream = streams.pop() if streams else None
+        if self.side_stream == "random":
             self.register_buffer("side_embeddings", torch.zeros(config.max_position_embeddings, config.hidden_size))
-        elif self.has_side_stream:
+        elif self.side_stream == "text":
             self.register_buffer("side_input_ids", torch.zeros(config.max_position_embeddings, dtype=torch.long))
 
     def _blocks(self) -> list[Block]:
@@ -163,14 +165,14 @@ class Decoder(nn.Module):
             UserError: longer than the side stream.
         """
         embeddings = self.embed_tokens(input_ids)
-        if not self.has_side_stream or skip is not None:  # a skipped mixer reads no side stream
+        if self.side_stream is None or skip is not None:  # a skipped mixer reads no side stream
             return embeddings
         length, limit = input_ids.shape[1], self.config.max_position_embeddings
         if length > limit:
             raise UserError(
                 f"a sequence of {length} tokens is longer than the side stream, which has {limit} positions"
             )
-        if self.config.variant == "rndembqk":
+        if self.side_stream == "random":
             side = self.side_embeddings[:length].to(embeddings.dtype)
         else:
             side = self.embed_tokens(self.side_input_ids[:length])

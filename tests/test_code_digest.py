@@ -48,6 +48,8 @@ def edit(root: Path, file: str, old: str, new: str) -> None:
         ("mixers/mlp.py", "F.silu", "F.gelu"),
         ("report/published.py", "import", "import os\nimport"),
         ("huggingface.py", "use_cache", "use_the_cache"),
+        ("__init__.py", '"0.1.0"', '"0.1.1"'),
+        ("training/progress.py", "tokens/s", "tokens a second"),
     ],
 )
 def test_an_edit_that_cannot_change_the_run_leaves_its_digest(copy: Path, file: str, old: str, new: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from deconattn.device import find_device
 from deconattn.errors import UserError
 from deconattn.files import read_json
 from deconattn.model import Decoder, ModelConfig
@@ -46,10 +47,3 @@ def load_decoder(folder: Path, device: str = "auto") -> Decoder:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise NotFinite(f"weight {name} is not finite")
     return decoder.float().eval().to(find_device(device))
-
-
-def find_device(name: str) -> torch.device:
-    """A torch device; "auto" is a GPU if there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)

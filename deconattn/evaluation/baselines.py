@@ -25,9 +25,14 @@ BASELINES = pa.schema(
 Row = dict[str, Any]
 
 
-def write_baselines(tasks: Mapping[str, str | Path], tokenizer_folder: str | Path | None, out: str | Path) -> None:
-    """Write `baseline_rows` of all items as Parquet (baseline, task, metric, value, items)."""
-    write_rows(Path(out), baseline_rows(tasks, tokenizer_folder), BASELINES)
+def write_baselines(
+    tasks: Mapping[str, str | Path],
+    tokenizer_folder: str | Path | None,
+    out: str | Path,
+    limits: Mapping[str, int | None] | None = None,
+) -> None:
+    """Write `baseline_rows`, of the items that the models are scored on, as Parquet (baseline, task, metric, value, items)."""
+    write_rows(Path(out), baseline_rows(tasks, tokenizer_folder, limits), BASELINES)
 
 
 def baseline_rows(

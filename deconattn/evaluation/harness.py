@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lm_eval.api.metrics import perplexity, stderr_for_metric
 from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate as harness_evaluate
 
+from deconattn.device import find_device
 from deconattn.errors import UserError
 from deconattn.evaluation.names import DOCUMENTS, METRICS, MODES, MULTIPLE_CHOICE, check_names
 from deconattn.evaluation.scoring import HarnessModel
@@ -33,13 +33,6 @@ def load_model(folder: str | Path, device: str = "auto") -> Any:
         raise UserError(f"{folder}: no model there (config.json is missing)")
     model: Any = DeconAttnForCausalLM.from_pretrained(folder)
     return model.to(find_device(device)).eval()
-
-
-def find_device(name: str) -> torch.device:
-    """A torch device; "auto" is a GPU if there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 def evaluate(

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from deconattn.errors import UserError
+
 PACKAGE = Path(__file__).resolve().parent.parent
 NAME = PACKAGE.name
 
@@ -23,7 +25,8 @@ def code_digest(*modules: str) -> str:
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module not in closure:
+        # The package's own __init__ holds its version and hands out names lazily: nothing of it reaches a result.
+        if module not in closure and module != NAME:
             closure.add(module)
             waiting.extend(_parsed(module)[1])
     text = "\n".join(f"{module} {_parsed(module)[0]}" for module in sorted(closure))
@@ -36,11 +39,28 @@ def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
     path = _path(module)
     if path is None:
         raise ModuleNotFoundError(f"no module {module!r} in {PACKAGE}")
-    tree = ast.parse(path.read_text(), filename=str(path))
-    digest = hashlib.sha256(_canonical(tree).encode()).hexdigest()
-    # The package's own __init__ hands out heavy names lazily; what it could hand out is not what a stage reaches.
-    imported = () if module == NAME else tuple(sorted(set(_imports(tree))))
-    return digest, imported
+    try:
+        tree = ast.parse(path.read_text(), filename=str(path))
+    except SyntaxError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid Python ({error.msg})") from None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            raise UserError(f"{path}:{node.lineno}: a relative import; this package imports by full names")
+    return hashlib.sha256(_canonical(tree).encode()).hexdigest(), tuple(sorted(set(_imports(tree))))
+
+
+def class_constant(module: str, name: str) -> str | None:
+    """The string that a class of `module` assigns to `name` in its body, read without importing it; None if none does."""
+    path = _path(module)
+    for node in ast.walk(ast.parse(path.read_text())) if path else ():
+        for statement in node.body if isinstance(node, ast.ClassDef) else ():
+            target = (
+                statement.target if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [None])[0]
+            )
+            value = getattr(statement, "value", None)
+            if isinstance(target, ast.Name) and target.id == name and isinstance(value, ast.Constant):
+                return str(value.value)
+    return None
 
 
 def _path(module: str) -> Path | None:
@@ -59,8 +79,6 @@ def _imports(node: ast.AST) -> Iterator[str]:
         elif isinstance(child, ast.Import):
             yield from (name.name for name in child.names if name.name.split(".")[0] == NAME)
         elif isinstance(child, ast.ImportFrom):
-            if child.level:
-                raise ValueError(f"relative import of {child.module!r}: this package imports by full names")
             if (child.module or "").split(".")[0] == NAME:
                 yield child.module or ""
                 for name in child.names:

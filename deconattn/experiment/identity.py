@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deconattn.experiment import grid
-from deconattn.experiment.code import code_digest
+from deconattn.experiment.code import class_constant, code_digest
 from deconattn.experiment.grid import Run
 from deconattn.experiment.settings import Settings
 
@@ -80,8 +80,8 @@ class Identity:
     def _source(self, source: Any) -> dict[str, Any]:
         return source.model_dump(mode="json")
 
-    def _mirror(self, what: str, spec: dict[str, Any]) -> Path:
-        code = code_digest(*READERS[spec["kind"]], "deconattn.data.documents")
+    def _mirror(self, what: str, spec: dict[str, Any], writer: str = "deconattn.data.documents") -> Path:
+        code = code_digest(*READERS[spec["kind"]], writer)
         return MIRROR / f"{what}-{_label(spec)}-{short_hash([spec, code])}"
 
     # ---- tokenizer and tokens -----------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Identity:
                 / "tokenizers"
                 / f"bpe{self.tokenizer_spec['vocab_size']}-{short_hash([self.tokenizer_spec, code])}"
             )
-        return self._mirror("tokenizer", self.tokenizer_spec)
+        return self._mirror("tokenizer", self.tokenizer_spec, "deconattn.data.tokenizer")
 
     @cached_property
     def tokens_spec(self) -> dict[str, Any]:
@@ -156,9 +156,10 @@ class Identity:
             "tokens": {"id": self.tokens.name},
             "code": self.training_code(run),
         }
-        if run.variant == "fixedseqqk":
+        if class_constant(f"deconattn.mixers.{run.variant}", "side_stream") == "text":
             spec["side_text"] = self.side_id(spec["model"]["max_position_embeddings"])
-        digest = short_hash(spec)
+        # What is done about a loss that is not finite changes no result that is finite.
+        digest = short_hash({**spec, "training": {**spec["training"], "on_divergence": None}})
         return {**spec, "hash": digest, "run": f"{run.model}-{run.variant}-{run.layout}-s{run.seed}-{digest}"}
 
     @staticmethod

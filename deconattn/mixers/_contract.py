@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from deconattn.mixers._rotary import Rotary, rotate
+from deconattn.mixers._rotary import rotary_tables, rotate
 
 if TYPE_CHECKING:
     from deconattn.model import ModelConfig
 
 QKSource = Literal["hidden", "side", "embeddings"]
+SideStream = Literal["random", "text"]
 
 
 class RMSNorm(nn.Module):
@@ -40,9 +41,13 @@ class Mixer(nn.Module, ABC):
 
     `qk_source` says what the queries and keys are made of: the layer's own normalised input ("hidden"), that of the
     side stream ("side": row 0 of the batch), or the layer-normalised token embeddings ("embeddings").
+
+    `side_stream` says, where there is one, what it starts from: random embeddings that are never trained, or the embeddings
+    of a fixed text.
     """
 
     qk_source: ClassVar[QKSource] = "hidden"
+    side_stream: ClassVar[SideStream | None] = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -89,7 +94,6 @@ class QKVMixer(Mixer):
         self.o_proj = nn.Linear(d, d, bias=False)
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
-        self.rope = Rotary(config.head_dim, config.rope_theta)
 
     @classmethod
     def parameter_count(cls, config: ModelConfig) -> int:
@@ -105,7 +109,7 @@ class QKVMixer(Mixer):
         q = self.q_norm(self._split(self.q_proj(source)))
         k = self.k_norm(self._split(self.k_proj(source)))
         if self.rotary:
-            tables = self.rope.tables(source.shape[1], q)
+            tables = rotary_tables(source.shape[1], self.config.head_dim, self.config.rope_theta, q)
             q, k = rotate(q, tables), rotate(k, tables)
         return q, self._repeat(k)
 

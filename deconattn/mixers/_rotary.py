@@ -5,37 +5,32 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_TABLES: dict[tuple[int, float, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
-class Rotary:
-    """Tables of cos and sin for positions 0 … L-1, made once a (length, device) and kept.
 
-    A plain object, not a buffer: nothing of it belongs into a checkpoint, and a model that is built on the meta
-    device (as transformers does when it loads) would lose a buffer that no file restores.
+def rotary_tables(length: int, head_dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin of positions 0 … length-1, each (length, head_dim), at least float32 whatever the dtype of `like`.
+
+    One pair of tables a (head size, base, device, dtype) serves all layers and grows to the longest length asked for.
+    Not buffers: nothing of them belongs into a checkpoint, and a model that is built on the meta device, as transformers does
+    when it loads, would lose what no file restores.
     """
-
-    def __init__(self, head_dim: int, theta: float) -> None:
-        self.head_dim = head_dim
-        self.theta = theta
-        self._tables: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
-
-    def tables(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin, each (length, head_dim), at least float32 whatever the dtype of `like`."""
-        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        key = (length, like.device, dtype)
-        if key not in self._tables:
-            exponent = torch.arange(0, self.head_dim, 2, dtype=torch.float64) / self.head_dim
-            frequency = 1.0 / self.theta**exponent
-            if (
-                dtype == torch.float32
-            ):  # as Qwen2 does: frequencies and angles in float32, so that logits agree to the last bits
-                frequency = (1.0 / self.theta ** exponent.float()).float()
-            angle = torch.outer(torch.arange(length, dtype=frequency.dtype), frequency)
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    key = (head_dim, theta, like.device, dtype)
+    if key not in _TABLES or len(_TABLES[key][0]) < length:
+        # In float32 frequencies and angles too, as Qwen2 does, so that logits agree to the last bits.
+        with torch.inference_mode(False):  # made while generating, they must still serve a later training
+            exponent = torch.arange(0, head_dim, 2, dtype=dtype) / head_dim
+            angle = torch.outer(torch.arange(_rounded(length), dtype=dtype), 1.0 / theta**exponent)
             angle = torch.cat([angle, angle], dim=-1)
-            self._tables[key] = (
-                angle.cos().to(device=like.device, dtype=dtype),
-                angle.sin().to(device=like.device, dtype=dtype),
-            )
-        return self._tables[key]
+            _TABLES[key] = (angle.cos().to(like.device), angle.sin().to(like.device))
+    cos, sin = _TABLES[key]
+    return cos[:length], sin[:length]
+
+
+def _rounded(length: int) -> int:
+    """The next power of two, so that lengths that grow one by one make few tables."""
+    return 1 << max(0, length - 1).bit_length()
 
 
 def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from deconattn.mixers._contract import QKSource, QKVMixer
+from deconattn.mixers._contract import QKSource, QKVMixer, SideStream
 from deconattn.mixers._softmax import shared_softmax_attention, softmax_map
 
 
@@ -19,6 +19,7 @@ class RndEmbQK(QKVMixer):
     """Softmax attention with one map for the whole batch, made by a random side stream."""
 
     qk_source: ClassVar[QKSource] = "side"
+    side_stream: ClassVar[SideStream | None] = "random"
 
     def attention_map_of(self, q: Tensor, k: Tensor) -> Tensor:
         return softmax_map(q, k)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from deconattn.device import find_device
+
 
 @dataclass(frozen=True)
 class Process:
@@ -28,9 +30,8 @@ class Process:
 @contextmanager
 def process_group(device: str) -> Iterator[Process]:
     """Join the group that torchrun has made (gloo on CPUs, nccl on GPUs), or be alone; leave it at the end."""
-    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    place, world = find_device(device), int(os.environ.get("WORLD_SIZE", "1"))
+    cuda = place.type == "cuda"
     if cuda:
         torch.cuda.set_device(place)
     if world == 1:

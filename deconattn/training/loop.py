@@ -78,6 +78,7 @@ class Trainer:
     checkpoint_seconds: float = 900.0
     compiled: bool = False
     say: Callable[[str], None] = print
+    on_start: Callable[[int], None] = lambda done: None
     on_step: Callable[[int, float, float], None] = lambda done, loss, speed: None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -105,6 +106,7 @@ class Trainer:
         )
         if done:
             self.say(f"resumed after step {done}")
+        self.on_start(done)
         if self.compiled:
             self.model.model.compile()
         module: nn.Module = TrainingLoss(self.model)
@@ -208,3 +210,6 @@ class Trainer:
                 seconds=seconds,
             )
             self.say(f"saved {path.name}")
+        if self.process.world > 1:
+            # Nobody leaves before it is written: torchrun ends all processes soon after the first one goes.
+            torch.distributed.barrier()

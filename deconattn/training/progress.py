@@ -23,10 +23,8 @@ class Progress:
     error is a terminal.
     """
 
-    def __init__(self, name: str, steps: int, done: int, log: Path, style: Style) -> None:
-        self.name, self.steps, self.first = name, steps, done
-        self.started = self._spoken = time.monotonic()
-        self._tenth = 10 * done // max(1, steps)
+    def __init__(self, name: str, steps: int, log: Path, style: Style) -> None:
+        self.name, self.steps = name, steps
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log: TextIO = log.open("a", buffering=1)
         self.bar: RichProgress | None = None
@@ -35,8 +33,17 @@ class Progress:
                 TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"), TimeRemainingColumn(),
                 console=Console(stderr=True),
             )  # fmt: skip
-            self._task = self.bar.add_task(name, total=steps, completed=done, status="")
+            self._task = self.bar.add_task(name, total=steps, status="")
             self.bar.start()
+        self.start(0)
+
+    def start(self, done: int) -> None:
+        """Time left is reckoned from here: a resumed run has `done` updates behind it that took no time now."""
+        self.first = done
+        self.started = self._spoken = time.monotonic()
+        self._tenth = 10 * done // self.steps
+        if self.bar:
+            self.bar.reset(self._task, completed=done, total=self.steps)
 
     def say(self, text: str) -> None:
         """A line that is worth reading by itself."""
@@ -52,7 +59,7 @@ class Progress:
         if self.bar:
             self.bar.update(self._task, completed=done, status=status)
             return
-        now, tenth = time.monotonic(), 10 * done // max(1, self.steps)
+        now, tenth = time.monotonic(), 10 * done // self.steps
         if tenth > self._tenth or now - self._spoken > 60:
             left = timedelta(seconds=round((now - self.started) / (done - self.first) * (self.steps - done)))
             self.say(f"step {done}/{self.steps}  {status}  {left} left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -72,6 +73,31 @@ def test_a_changed_learning_rate_retrains_into_new_folders_and_back_again_finds_
     assert finished_copy.planned() == {}
 
 
+def test_how_a_run_is_computed_is_no_part_of_what_it_is(finished_copy: Project) -> None:
+    finished_copy.edit(
+        "config/test.yaml",
+        "default: {processes: 1, threads: 1, device: cpu}",
+        "default: {processes: 2, threads: 2, device: auto, micro_batch_size: 1, compile: true, evaluation_batch_size: 3, "
+        "checkpoint_minutes: 7, memory_mb: 9000, runtime_minutes: 77}",
+    )
+    assert finished_copy.planned() == {}
+
+
+def test_figures_alone_are_redrawn_and_name_what_is_missing(finished_copy: Project) -> None:
+    shutil.rmtree(finished_copy.runs("tiny-mlp*")[0])
+    figure = finished_copy.folder / "results/reports/test/figures/figure5.png"
+    before = figure.read_bytes()
+    figure.unlink()
+    plan = finished_copy.planned("--profile", "profiles/figures")
+    assert "figure5" in plan and not {"pretrain", "evaluate", "analyse", "spec"} & set(plan)
+    done = finished_copy.snakemake("--profile", "profiles/figures", "--quiet", "rules")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert figure.read_bytes() != before
+    gaps = pd.read_parquet(finished_copy.folder / "results/reports/test/tables/gaps.parquet")
+    assert gaps["run"].str.startswith("tiny-mlp").any()
+    assert finished_copy.planned()["pretrain"] == 1, "the full plan still lists what is missing"
+
+
 def test_an_edited_mixer_retrains_its_own_runs_only(finished_copy: Project) -> None:
     finished_copy.edit("deconattn/mixers/mlp.py", "F.silu", "F.gelu")
     assert finished_copy.planned()["pretrain"] == 1
@@ -92,10 +118,10 @@ def test_a_training_killed_under_snakemake_goes_on_from_its_checkpoint(
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while (
-        not (saved := sorted(finished_copy.folder.glob("results/runs/*/checkpoints/step-*")))
-        and time.monotonic() < deadline
-    ):
+    saved: list[Path] = []
+    while not saved and time.monotonic() < deadline:
+        unfinished = [run for run in finished_copy.runs() if not (run / "done.json").exists()]
+        saved = [path for run in unfinished for path in run.glob("checkpoints/step-*")]
         time.sleep(0.05)
     assert saved, "no checkpoint appeared"
     trainer = subprocess.run(

@@ -4,12 +4,12 @@
 
 rule aggregate:
     input:
-        results=[ident.folder(run) / file for run in ident.specs for file in ("done.json", "train.parquet", "evaluation.parquet")],
+        results=results_of(run_names, "done.json", "train.parquet", "evaluation.parquet"),
         baselines=ident.report / "tables" / "baselines.parquet",
     output:
         [ident.report / "tables" / f"{name}.parquet" for name in ("runs", "evaluation", "training", "gaps")],
     params:
-        runs=canonical(list(ident.specs)),
+        runs=canonical(run_names),
         code=code_digest("deconattn.report.collect"),
     localrule: True
     shell:
@@ -18,7 +18,7 @@ rule aggregate:
 
 rule aggregate_analysis:
     input:
-        [ident.folder(run) / file for run in ident.analysed for file in ("attention.parquet", "scores.parquet")],
+        results_of(ident.analysed, "attention.parquet", "scores.parquet"),
     output:
         [ident.report / "tables" / f"{name}.parquet" for name in ("attention", "scores", "analysis_gaps")],
     params:

@@ -12,10 +12,11 @@ rule analyse:
         "results/runs/{run}/scores.parquet",
     params:
         context_length=settings.tokens.context_length,
-        device=lambda w: training_resources(w).device,
+        device=lambda w, resources: training_resources(w).device,
         code=lambda w: ident.analysis_code(w.run),
     resources:
         gpu=lambda w: min(1, training_resources(w).gpus),
+        mem_mb=memory,
         runtime=lambda w: training_resources(w).evaluation_minutes,
     shell:
         "{deconattn} analyse $(dirname {input.done}) {input.heldout} {params.context_length} --device {params.device}"

@@ -19,10 +19,11 @@ rule evaluate:
     params:
         spec=lambda w: canonical(ident.evaluation_spec(w.run)),
         files=canonical(task_files(settings.evaluation.tasks)),
-        batch_size=lambda w: training_resources(w).evaluation_batch_size,
-        device=lambda w: training_resources(w).device,
+        batch_size=lambda w, resources: training_resources(w).evaluation_batch_size,
+        device=lambda w, resources: training_resources(w).device,
     resources:
         gpu=lambda w: min(1, training_resources(w).gpus),
+        mem_mb=memory,
         runtime=lambda w: training_resources(w).evaluation_minutes,
     shell:
         "{deconattn} evaluate $(dirname {input.done}) $(dirname {input.tokenizer}) {params.spec:q} {params.files:q}"
@@ -37,6 +38,7 @@ rule baselines:
         ident.report / "tables" / "baselines.parquet",
     params:
         files=canonical(task_files(settings.evaluation.tasks)),
+        limits=canonical({task: settings.evaluation.limit_of(task) for task in settings.evaluation.tasks}),
         code=code_digest("deconattn.evaluation.baselines"),
     shell:
-        "{deconattn} baselines {params.files:q} $(dirname {input.tokenizer}) {output}"
+        "{deconattn} baselines {params.files:q} {params.limits:q} $(dirname {input.tokenizer}) {output}"

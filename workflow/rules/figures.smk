@@ -8,7 +8,7 @@ def drawn_from(exhibit):
     names = ["runs", "evaluation", "training", "gaps"]
     if exhibit in grid.ANALYSED:
         names += ["attention", "scores", "analysis_gaps"]
-    return [ident.report / "tables" / f"{name}.parquet" for name in names]
+    return ["deconattn/report/published_results.csv"] + [ident.report / "tables" / f"{name}.parquet" for name in names]
 
 
 def options(exhibit):

