@@ -119,3 +119,12 @@ def test_a_file_that_defines_no_mixer_is_named(tmp_path: object) -> None:
     assert set(VARIANTS) <= set(mixers.names())
     with pytest.raises(UserError, match="is not one of"):
         mixers.find("_contract")
+
+
+def test_the_readmes_parameter_table_is_true(counts: dict[tuple[str, str], int]) -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for variant in VARIANTS:
+        row = next(line for line in lines if line.startswith(f"| `{variant}` | ") and "," in line and line.count("|") == 5
+                   and any(character.isdigit() for character in line.split("|")[2][:4]))  # fmt: skip
+        stated = [int(cell.split()[0].replace(",", "")) for cell in row.split("|")[2:5]]
+        assert stated == [counts[size, variant] for size in ("70m", "160m", "500m")]
