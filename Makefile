@@ -1,7 +1,7 @@
 # make demo   the whole way on an embedded default: text → 13 models → evaluation → tables, figures, report
 # make test   the tests
 # make lint   ruff and mypy
-# make clean  what the demo and the tests have written (resources/, results/, caches); the environment stays
+# make clean  deletes the demo's runs and report, and caches; other runs, the mirror and the environment stay
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -42,4 +42,4 @@ lint: $(READY)
 	$(BIN)/mypy
 
 clean:
-	rm -rf resources results .snakemake .pytest_cache .mypy_cache .ruff_cache
+	rm -rf results/runs/nano-* results/runs/tiny-* results/reports/demo results/reports/test .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from deconattn.data.package_index import PINNED_SHA256
 from deconattn.experiment.checks import Finding
 from deconattn.experiment.sources import TASK_PACKAGES, TEXT_PACKAGES
 from deconattn.experiment.view import View
@@ -65,6 +66,10 @@ def _is_package(view: View, keys: Keys, allowed: tuple[str, ...]) -> Iterator[Fi
     package = view.get(*keys)
     if package and package not in allowed:
         yield keys, not_one_of(package, "package that can be read here", allowed)
+    version = view.get(*keys[:-1], "version")
+    known = [number for name, number in PINNED_SHA256 if name == package]
+    if version and known and version not in known:
+        yield (*keys[:-1], "version"), f"{version!r} has no pinned sha256 (allowed: {', '.join(known)})"
 
 
 def _is_repository(view: View, keys: Keys) -> Iterator[Finding]:
