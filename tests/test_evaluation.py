@@ -27,7 +27,8 @@ from deconattn.errors import UserError
 from deconattn.evaluation.baselines import baseline_rows
 from deconattn.evaluation.harness import evaluate, evaluate_model
 from deconattn.evaluation.names import METRICS, MULTIPLE_CHOICE
-from deconattn.evaluation.run import EVALUATION, SAMPLES, evaluate_run
+from deconattn.evaluation.run import evaluate_run
+from deconattn.evaluation.schema import EVALUATION, SAMPLES
 from deconattn.evaluation.scoring import is_argmax
 from deconattn.evaluation.tasks import build_task
 from deconattn.huggingface import DeconAttnConfig, DeconAttnForCausalLM

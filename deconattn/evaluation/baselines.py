@@ -8,20 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from deconattn.evaluation.names import MULTIPLE_CHOICE, check_names
 from deconattn.evaluation.run import offline, write_rows
+from deconattn.evaluation.schema import BASELINES
 
-BASELINES = pa.schema(
-    [
-        ("baseline", pa.string()),
-        ("task", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("items", pa.int64()),
-    ]
-)
 Row = dict[str, Any]
 
 

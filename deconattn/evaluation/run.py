@@ -16,43 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deconattn.errors import UserError
+from deconattn.evaluation.schema import EVALUATION, SAMPLES
 from deconattn.files import atomic_write, read_json
 
-RUN_COLUMNS = [
-    ("run", pa.string()),
-    ("model", pa.string()),
-    ("variant", pa.string()),
-    ("layout", pa.string()),
-    ("seed", pa.int64()),
-]
-EVALUATION = pa.schema(
-    [
-        *RUN_COLUMNS,
-        ("mode", pa.string()),
-        ("task", pa.string()),
-        ("metric", pa.string()),
-        ("context_length", pa.int64()),
-        ("value", pa.float64()),
-        ("stderr", pa.float64()),
-        ("items", pa.int64()),
-        ("limit", pa.int64()),
-    ]
-)
-SAMPLES = pa.schema(
-    [
-        ("run", pa.string()),
-        ("mode", pa.string()),
-        ("task", pa.string()),
-        ("context_length", pa.int64()),
-        ("item", pa.int64()),
-        ("target", pa.string()),
-        ("prediction", pa.string()),
-        ("correct", pa.bool_()),
-        ("loglikelihoods", pa.list_(pa.float64())),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-    ]
-)
 # No look-up on a hub, and no progress bars in a job's log.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",

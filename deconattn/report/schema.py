@@ -9,40 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deconattn.errors import UserError
+from deconattn.evaluation.schema import BASELINES, EVALUATION, RUN_COLUMNS
 from deconattn.files import atomic_write
+from deconattn.training.schema import TRAIN
 
-_IDENTITY = [("run", pa.string()), ("model", pa.string()), ("variant", pa.string()), ("layout", pa.string())]
+__all__ = ["BASELINES", "CELLS", "EVALUATION", "GAPS", "RUNS", "TRAIN", "TRAINING", "read_table", "write_table"]
 
-EVALUATION = pa.schema(
-    [
-        *_IDENTITY,
-        ("seed", pa.int64()),
-        ("mode", pa.string()),
-        ("task", pa.string()),
-        ("metric", pa.string()),
-        ("context_length", pa.int64()),
-        ("value", pa.float64()),
-        ("stderr", pa.float64()),
-        ("items", pa.int64()),
-        ("limit", pa.int64()),
-    ]
-)
-_STEP = [
-    ("step", pa.int64()),
-    ("loss", pa.float64()),
-    ("learning_rate", pa.float64()),
-    ("grad_norm", pa.float64()),
-    ("tokens", pa.int64()),
-    ("tokens_per_second", pa.float64()),
-    ("seconds", pa.float64()),
-    ("heldout_loss", pa.float64()),
-]
-TRAIN = pa.schema(_STEP)
-TRAINING = pa.schema([*_IDENTITY, ("seed", pa.int64()), *_STEP, ("steps_averaged", pa.int64())])
+TRAINING = pa.schema([*RUN_COLUMNS, *TRAIN, ("steps_averaged", pa.int64())])
 RUNS = pa.schema(
     [
-        *_IDENTITY,
-        ("seed", pa.int64()),
+        *RUN_COLUMNS,
         ("layers", pa.int64()),
         ("parameters", pa.int64()),
         ("tokens", pa.int64()),
@@ -56,16 +32,7 @@ RUNS = pa.schema(
         ("code", pa.string()),
     ]
 )
-BASELINES = pa.schema(
-    [
-        ("baseline", pa.string()),
-        ("task", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("items", pa.int64()),
-    ]
-)
-GAPS = pa.schema([*_IDENTITY, ("seed", pa.int64()), ("stage", pa.string()), ("reason", pa.string())])
+GAPS = pa.schema([*RUN_COLUMNS, ("stage", pa.string()), ("reason", pa.string())])
 CELLS = pa.schema(
     [
         ("exhibit", pa.string()),

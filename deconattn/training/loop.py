@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -22,20 +21,8 @@ from deconattn.model import LanguageModel
 from deconattn.training import checkpoint
 from deconattn.training.distributed import Process, summed
 from deconattn.training.schedule import learning_rate, make_optimizer
+from deconattn.training.schema import TRAIN
 from deconattn.training.stops import Stopped, StopWatch
-
-TRAIN_SCHEMA = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("loss", pa.float64()),
-        ("learning_rate", pa.float64()),
-        ("grad_norm", pa.float64()),
-        ("tokens", pa.int64()),
-        ("tokens_per_second", pa.float64()),
-        ("seconds", pa.float64()),
-        ("heldout_loss", pa.float64()),
-    ]
-)
 
 
 class Diverged(Exception):
@@ -206,7 +193,7 @@ class Trainer:
                 model=self.model,
                 optimizer=optimizer,
                 rows=self.rows,
-                schema=TRAIN_SCHEMA,
+                schema=TRAIN,
                 seconds=seconds,
             )
             self.say(f"saved {path.name}")

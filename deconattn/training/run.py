@@ -18,7 +18,8 @@ from deconattn.files import atomic_write, read_json, sha256_file, write_json
 from deconattn.model import LanguageModel, ModelConfig, initialise, parameter_count
 from deconattn.training import checkpoint
 from deconattn.training.distributed import process_group
-from deconattn.training.loop import TRAIN_SCHEMA, Diverged, Trainer
+from deconattn.training.loop import Diverged, Trainer
+from deconattn.training.schema import TRAIN
 from deconattn.training.stops import Stopped, StopWatch
 
 SAVE_MARGIN_SECONDS = 120.0  # kept free before the deadline for the last checkpoint
@@ -165,7 +166,7 @@ def _write_results(
     detail: str | None,
 ) -> None:
     with atomic_write(run_folder / "train.parquet") as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=TRAIN_SCHEMA), temporary)
+        pq.write_table(pa.Table.from_pylist(rows, schema=TRAIN), temporary)
     write_json(
         run_folder / "done.json",
         {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,15 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     if os.geteuid() != 0 or not all(shutil.which(name) for name in ("slurmctld", "slurmd", "munged")):
         skip_or_fail("no Slurm to test on: it needs root and the packages slurm-wlm and munge")
     state = tmp_path_factory.mktemp("slurm")
-    subprocess.run([HERE / "start-slurm.sh", state], check=True, capture_output=True, text=True)
+    with socket.socket() as probe:  # another Slurm may hold the usual port
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = subprocess.run(
+        [HERE / "start-slurm.sh", state], env={**os.environ, "PORT": str(port)}, capture_output=True, text=True
+    )
+    if started.returncode:
+        subprocess.run([HERE / "stop-slurm.sh", state, "--wipe"], check=False, capture_output=True)
+        pytest.fail(started.stdout + started.stderr)
     printed = subprocess.run(
         ["bash", "-c", f"source {state}/env.sh && env -0"], check=True, capture_output=True, text=True
     ).stdout  # fmt: skip
@@ -34,9 +43,12 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def test_the_grid_runs_through_sbatch(slurm: dict[str, str], tmp_path: Path) -> None:
     project = Project.copy(tmp_path / "project")
-    project.edit("config/test.yaml", "default: {", "default: {gpus: 1, memory_mb: 1500, ")
+    project.edit(
+        "config/test.yaml",
+        "default: {processes: 1, threads: 1,",
+        "default: {gpus: 1, memory_mb: 1500, processes: 1, threads: 1,",
+    )
     project.edit("profiles/slurm/config.yaml", "mem_mb: 4000", "mem_mb: 1500")
-    project.edit("profiles/slurm/config.yaml", "cpus_per_task: 2", "cpus_per_task: 1")
     environment = {**project.environment(), **{name: slurm[name] for name in ("SLURM_CONF",)}}
     environment["PATH"] = f"{slurm['PATH'].split(':')[0]}:{environment['PATH']}"
     done = subprocess.run(
