@@ -25,11 +25,15 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     if os.geteuid() != 0 or not all(shutil.which(name) for name in ("slurmctld", "slurmd", "munged")):
         skip_or_fail("no Slurm to test on: it needs root and the packages slurm-wlm and munge")
     state = tmp_path_factory.mktemp("slurm")
-    with socket.socket() as probe:  # another Slurm may hold the usual port
+    # Another Slurm may hold the usual port; CPUs are named because nproc, which OMP_NUM_THREADS rules, would say one.
+    with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     started = subprocess.run(
-        [HERE / "start-slurm.sh", state], env={**os.environ, "PORT": str(port)}, capture_output=True, text=True
+        [HERE / "start-slurm.sh", state],
+        env={**os.environ, "PORT": str(port), "CPUS": "4"},
+        capture_output=True,
+        text=True,
     )
     if started.returncode:
         subprocess.run([HERE / "stop-slurm.sh", state, "--wipe"], check=False, capture_output=True)
