@@ -160,7 +160,8 @@ class TaylorState(State):
     def step(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """One more k and v (B, KV heads, 1, dh) into the sums, and what q (B, KV heads, group, dh) reads: (B, heads, 1, dh)."""
         sums = self.tensors["sums"]
-        sums += phi(_scaled(widened(k))).transpose(-1, -2) @ _with_one(widened(v))
+        new = phi(_scaled(widened(k))).transpose(-1, -2).flatten(0, 1)
+        sums.flatten(0, 1).baddbmm_(new, _with_one(widened(v)).flatten(0, 1))
         mixed = phi(_scaled(widened(q))) @ sums
         return (mixed[..., :-1] / mixed[..., -1:]).to(v.dtype).flatten(1, 2).unsqueeze(2)
 
