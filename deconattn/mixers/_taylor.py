@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deconattn.mixers._contract import future, widened
+from deconattn.functions import widened
+from deconattn.mixers._contract import future
 from deconattn.mixers._states import Rows, State
 
 BLOCK = 128  # queries a block of the fast form
