@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -33,6 +33,23 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """SiLU(gate) ⊙ up (Shazeer, 2020)."""
     return _SwiGLU.apply(gate, up)
+
+
+def down_projected(down: nn.Linear, gate: Tensor, up: Tensor) -> Tensor:
+    """down(SiLU(gate) ⊙ up), holding gate and up for backward but not their product, which is made again."""
+    product = swiglu(gate, up)
+    if not product.requires_grad or torch.compiler.is_compiling():  # a compiler weighs for itself what to make again
+        return down(product)
+    shape, place = product.shape, product.data_ptr()
+
+    def pack(saved: Tensor) -> Tensor | tuple[int, ...]:
+        return tuple(saved.shape) if saved.data_ptr() == place and saved.numel() == shape.numel() else saved
+
+    def unpack(packed: Tensor | tuple[int, ...]) -> Tensor:
+        return packed if isinstance(packed, Tensor) else F.silu(gate).mul_(up).view(packed)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        return down(product)
 
 
 def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

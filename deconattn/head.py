@@ -14,7 +14,7 @@ from torch import Tensor
 from deconattn.functions import widened
 from deconattn.mixers._contract import without_autocast
 
-ROWS_AT_ONCE = 512
+ROWS_AT_ONCE = 256
 LOGITS_AT_ONCE = 2**25  # rows × V of the buffer, whatever the vocabulary
 ROWS_IN_CACHE = 8  # rows of it whose exponentials are taken together
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from deconattn import mixers
 from deconattn.decoding import DecodingState, SideMemory
 from deconattn.errors import UserError
-from deconattn.functions import swiglu
+from deconattn.functions import down_projected
 from deconattn.head import head_loss
 from deconattn.layouts import is_standard
 from deconattn.mixers._contract import Mixer, QueriesKeys, RMSNorm
@@ -100,7 +100,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(inner, d, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+        return down_projected(self.down_proj, self.gate_proj(x), self.up_proj(x))
 
 
 class Block(nn.Module):
