@@ -85,7 +85,7 @@ def block_scores(q: Tensor, k: Tensor, start: int, end: int) -> Tensor:
 
 
 def weigh(s: Tensor, start: int, form: Form) -> tuple[Tensor, Tensor]:
-    """w(s) and w′(s), 0 where the key lies after the query, of s (N, n, start + n), which is overwritten; e^s comes normalised."""
+    """w(s) and w′(s), 0 where the key lies after the query, of s (N, n, start + n), which is overwritten; e^s normalised."""
     n, diagonal = s.shape[-2], s[..., start:]
     # Added and multiplied masks: filling by a mask takes ten times as long.
     if form == "exponential":
