@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deconattn.mixers._blocks import BLOCK, block_attention
+from deconattn.mixers._blocks import BLOCK, block_attention, whole_attention
 from deconattn.mixers._costs import block_pairs, square_pairs
 from deconattn.mixers._scores import ScoreMixer
 from deconattn.mixers._states import Seen, State
@@ -21,8 +21,9 @@ class SoftmaxMixer(ScoreMixer):
         return s.masked_fill(hidden, -torch.inf).softmax(-1)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        short = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= FUSED_FROM
-        if short or self.qk_source == "side":
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= FUSED_FROM:
+            return whole_attention(q, k, v)
+        if self.qk_source == "side":
             return block_attention(q, k, v, "exponential")
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from deconattn.functions import down_projected
+from deconattn.functions import gated_mlp
 from deconattn.mixers._contract import Mixer, QKVMixer, QueriesKeys
 from deconattn.mixers._costs import Costs
 from deconattn.mixers._states import Nothing, Seen, State
@@ -51,7 +51,7 @@ class MLP(Mixer):
         state: State | None = None,
         lengths: Tensor | None = None,
     ) -> Tensor:
-        return down_projected(self.down_proj, self.gate_proj(hidden), self.up_proj(hidden))
+        return gated_mlp(hidden, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
 
     def new_state(self) -> State:
         return Nothing()

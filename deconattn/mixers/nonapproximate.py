@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deconattn.functions import widened
-from deconattn.mixers._contract import QKVMixer, future, without_autocast
+from deconattn.functions import widened, without_autocast
+from deconattn.mixers._contract import QKVMixer, future
 from deconattn.mixers._costs import Costs
 from deconattn.mixers._states import Seen, State
 
