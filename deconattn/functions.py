@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+ROWS_AT_ONCE = 512  # tokens whose gates are differentiated together on a CPU, in its cache
+
 
 def widened(x: Tensor) -> Tensor:
     """x in at least float32."""
@@ -82,21 +84,34 @@ class _GatedMLP(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        rows, gated, other, gate, up, down = ctx.saved_tensors
-        shape, grad = grad.shape, grad.flatten(0, -2).to(rows.dtype)
-        sigmoid = torch.sigmoid(gated)
-        silu = gated * sigmoid
-        grad_down = grad.t() @ (silu * other)
-        slope = torch.lerp(silu, silu.new_ones(()), sigmoid)  # SiLU′ = SiLU + σ·(1 − SiLU)
-        del sigmoid
-        grad = grad @ down
-        grad_other = silu.mul_(grad)
-        grad_gated = slope.mul_(other).mul_(grad)
-        del grad
-        grad_x = (grad_gated @ gate).addmm_(grad_other, up)
+        x, gated, other, gate, up, down = ctx.saved_tensors
         to_x, to_weight = ctx.kinds
-        weights = (grad_gated.t() @ rows, grad_other.t() @ rows, grad_down)
-        return grad_x.to(to_x).view(shape), *(w.to(to_weight) for w in weights), None
+        shape, grad = grad.shape, grad.flatten(0, -2).to(x.dtype)
+        grad_x = torch.empty_like(x)
+        sums = [torch.zeros_like(w, dtype=to_weight) for w in (gate, up, down)]
+        step = len(x) if x.is_cuda else ROWS_AT_ONCE
+        for start in range(0, len(x), step):
+            rows = slice(start, start + step)
+            sigmoid = torch.sigmoid(gated[rows])
+            silu = gated[rows] * sigmoid
+            _add_product(sums[2], grad[rows], silu * other[rows])
+            slope = torch.lerp(silu, silu.new_ones(()), sigmoid)  # SiLU′ = SiLU + σ·(1 − SiLU)
+            of_product = grad[rows] @ down
+            grad_other = silu.mul_(of_product)
+            grad_gated = slope.mul_(other[rows]).mul_(of_product)
+            torch.mm(grad_gated, gate, out=grad_x[rows])
+            grad_x[rows].addmm_(grad_other, up)
+            _add_product(sums[0], grad_gated, x[rows])
+            _add_product(sums[1], grad_other, x[rows])
+        return grad_x.to(to_x).view(shape), sums[0], sums[1], sums[2], None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += leftᵀ · right, in total's precision."""
+    if total.dtype == left.dtype:
+        total.addmm_(left.t(), right)
+    else:
+        total += left.t() @ right
 
 
 class _Rotation(torch.autograd.Function):
