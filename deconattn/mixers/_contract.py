@@ -207,6 +207,17 @@ class QKVMixer(Mixer):
         d, kv_size = config.hidden_size, config.kv_heads * config.head_dim
         return 2 * d * (d + kv_size) * (qk_tokens + vo_tokens)
 
+    @classmethod
+    def head_norm_numbers(cls, config: ModelConfig, tokens: int) -> int:
+        """Numbers that the head norms' backward reads: their inputs twice, as they are and normalised, and 1/RMS a head."""
+        heads = config.num_attention_heads + config.kv_heads
+        return tokens * heads * (2 * config.head_dim + 1) if config.qk_norm else 0
+
+    @classmethod
+    def joined_numbers(cls, config: ModelConfig, batch: int, length: int) -> int:
+        """Numbers of the copy that joining contiguous heads makes for the output projection; one position needs none."""
+        return batch * length * config.hidden_size if length > 1 and config.num_attention_heads > 1 else 0
+
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Leave the choice of precision to what follows; devices that have no autocast ("meta") need nothing."""

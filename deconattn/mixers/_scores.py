@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deconattn.mixers._contract import QKVMixer, future, scores, widened
-from deconattn.mixers._costs import Costs, block_pairs, causal_pairs, square_pairs
+from deconattn.mixers._costs import FLOAT, Costs, block_pairs, causal_pairs, square_pairs
 from deconattn.mixers._states import Rows, Seen, State, paged
 
 if TYPE_CHECKING:
@@ -110,8 +110,22 @@ class ScoreMixer(QKVMixer):
             prefill_flops_causal=projections + a_pair * causal_pairs(length),
             prefill_flops=projections + a_pair * cls.visited_pairs(length),
             decode_flops=cls.projection_flops(config, 0 if side else batch, batch) + a_pair * length,
+            activation_bytes=FLOAT * cls.head_norm_numbers(config, maps * length)
+            + cls.mix_activation_bytes(config, maps, batch, length),
             state_bytes=held * itemsize,
         )
+
+    @classmethod
+    def mix_activation_bytes(cls, config: ModelConfig, maps: int, batch: int, length: int) -> int:
+        """What `mix` and the output projection hold for backward, `maps` maps serving `batch` rows.
+
+        q, k, v and what they mix to, a key head a query head; the rows of A block by block, and each block's causal mask,
+        whose storage is the whole square up to the block's end.
+        """
+        ends = [min(start + BLOCK, length) for start in range(0, length, BLOCK)]
+        numbers = (2 * maps + 2 * batch) * length * config.hidden_size
+        pairs = maps * config.num_attention_heads * block_pairs(length, BLOCK)
+        return FLOAT * (numbers + pairs) + sum(end * end for end in ends)
 
 
 def side_positions(config: ModelConfig, length: int) -> int:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deconattn.mixers._costs import square_pairs
+from deconattn.mixers._costs import FLOAT, square_pairs
 from deconattn.mixers._scores import ScoreMixer
 from deconattn.mixers._states import Seen, State
+
+if TYPE_CHECKING:
+    from deconattn.model import ModelConfig
 
 
 class SoftmaxMixer(ScoreMixer):
@@ -39,3 +44,14 @@ class SoftmaxMixer(ScoreMixer):
     def visited_pairs(cls, length: int) -> int:
         """The square: counters take the fused kernel for it, though it skips most of the upper half."""
         return super().visited_pairs(length) if cls.qk_source == "side" else square_pairs(length)
+
+    @classmethod
+    def mix_activation_bytes(cls, config: ModelConfig, maps: int, batch: int, length: int) -> int:
+        """Of the fused kernel: q, k, v, its output, and the logarithm of each query's normaliser.
+
+        The output lies as the queries do, position by position, and joins without a copy; head norms lay them head by head.
+        """
+        if cls.qk_source == "side":
+            return super().mix_activation_bytes(config, maps, batch, length)
+        copied = cls.joined_numbers(config, batch, length) if config.qk_norm else 0
+        return FLOAT * (batch * length * (4 * config.hidden_size + config.num_attention_heads) + copied)

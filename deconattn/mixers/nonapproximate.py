@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deconattn.mixers._contract import QKVMixer, future, widened, without_autocast
-from deconattn.mixers._costs import Costs
+from deconattn.mixers._costs import FLOAT, Costs
 from deconattn.mixers._states import Seen, State
 
 if TYPE_CHECKING:
@@ -83,7 +83,20 @@ class NonApproximate(QKVMixer):
             prefill_flops_causal=projections,
             prefill_flops=projections + 2 * batch * (config.hidden_size + heads) * scan_products(length),
             decode_flops=cls.projection_flops(config, batch, batch),
-            state_bytes=batch * heads * (config.head_dim + 2) * max(itemsize, 4),
+            activation_bytes=FLOAT * cls._activation_numbers(config, batch, length),
+            state_bytes=batch * heads * (config.head_dim + 2) * max(itemsize, FLOAT),
+        )
+
+    @classmethod
+    def _activation_numbers(cls, config: ModelConfig, batch: int, length: int) -> int:
+        """q before and after SiLU, k, v and the output; u and its running maximum a head, and the normaliser of whole chunks."""
+        tokens, heads = batch * length, config.num_attention_heads
+        chunked = length if length <= CHUNK else -(-length // CHUNK) * CHUNK
+        return (
+            cls.head_norm_numbers(config, tokens)
+            + tokens * (5 * config.hidden_size + 2 * heads)
+            + batch * heads * chunked
+            + cls.joined_numbers(config, batch, length)
         )
 
 
