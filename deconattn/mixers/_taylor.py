@@ -137,6 +137,10 @@ class TaylorState(State):
         if self.rows is not None:
             self.rows.select(index)
 
+    def reset(self) -> None:
+        super().reset()
+        self.rows = Rows()
+
     def nbytes(self) -> int:
         return super().nbytes() + (self.rows.nbytes() if self.rows is not None else 0)
 
