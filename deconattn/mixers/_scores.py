@@ -7,7 +7,7 @@ keys and values and its costs follow.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,14 @@ BLOCK = 256  # queries a block; up to here the whole map is made at once
 
 
 class ScoreMixer(QKVMixer):
-    """A_ij from s_i1 … s_ii. Where `qk_source` is "side", one map serves the whole batch and keys are not kept with a state."""
+    """A_ij from s_i1 … s_ii. Where `qk_source` is "side", one map serves the whole batch and keys are not kept with a state.
+
+    What backward reads of `weights` is a part of the costs: `held_a_pair` bytes for each query, key and head (A itself, of
+    which softmax's backward is made), and `held_a_query` for each query of the map.
+    """
+
+    held_a_pair: ClassVar[int] = FLOAT
+    held_a_query: ClassVar[int] = 0
 
     @abstractmethod
     def weights(self, s: Tensor, hidden: Tensor, reach: Tensor) -> Tensor:
@@ -47,6 +54,8 @@ class ScoreMixer(QKVMixer):
         if shared:
             # The batch is folded into the features: each head is one product (n, m) × (m, B·head_dim).
             v = v.permute(1, 2, 0, 3).reshape(1, heads, length, batch * head_dim)
+        # Once for all blocks: a product would copy each block's keys and values anew, and hold every copy for backward.
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         mixed = torch.cat([self._block(q, k, v, start) for start in range(0, length, BLOCK)], dim=2)
         return mixed.view(heads, length, batch, head_dim).permute(2, 0, 1, 3) if shared else mixed
 
@@ -94,8 +103,8 @@ class ScoreMixer(QKVMixer):
     def costs(cls, config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> Costs:
         """Scores and sums over values are 2·d each a pair; a state holds keys and values of whole pages of positions.
 
-        With a side stream scores are taken once for the batch, and the state holds values, beside the stream's own queries
-        and keys, which are counted once.
+        With a side stream a prefill takes scores once for the batch; in decoding rows may stand at different positions, and each
+        takes its own. The state then holds values, beside the stream's own queries and keys, which are counted once.
         """
         d, kv_size = config.hidden_size, config.kv_heads * config.head_dim
         side = cls.qk_source == "side"
@@ -109,7 +118,7 @@ class ScoreMixer(QKVMixer):
             prefill_flops_square=projections + a_pair * square_pairs(length),
             prefill_flops_causal=projections + a_pair * causal_pairs(length),
             prefill_flops=projections + a_pair * cls.visited_pairs(length),
-            decode_flops=cls.projection_flops(config, 0 if side else batch, batch) + a_pair * length,
+            decode_flops=cls.projection_flops(config, 0 if side else batch, batch) + 4 * d * batch * length,
             activation_bytes=FLOAT * cls.head_norm_numbers(config, maps * length)
             + cls.mix_activation_bytes(config, maps, batch, length),
             state_bytes=held * itemsize,
@@ -119,13 +128,13 @@ class ScoreMixer(QKVMixer):
     def mix_activation_bytes(cls, config: ModelConfig, maps: int, batch: int, length: int) -> int:
         """What `mix` and the output projection hold for backward, `maps` maps serving `batch` rows.
 
-        q, k, v and what they mix to, a key head a query head; the rows of A block by block, and each block's causal mask,
-        whose storage is the whole square up to the block's end.
+        q, k, v and what they mix to, a key head a query head; what `weights` holds, block by block, and each block's causal
+        mask, whose storage is the whole square up to the block's end.
         """
         ends = [min(start + BLOCK, length) for start in range(0, length, BLOCK)]
-        numbers = (2 * maps + 2 * batch) * length * config.hidden_size
+        vectors = FLOAT * 2 * (maps + batch) * length * config.hidden_size
         pairs = maps * config.num_attention_heads * block_pairs(length, BLOCK)
-        return FLOAT * (numbers + pairs) + sum(end * end for end in ends)
+        return vectors + cls.held_a_pair * pairs + cls.held_a_query * length + sum(end * end for end in ends)
 
 
 def side_positions(config: ModelConfig, length: int) -> int:
