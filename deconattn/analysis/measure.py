@@ -77,7 +77,9 @@ def measure_file(spec: dict[str, Any], out: Path, device: str, threads: int, mem
                 row = measure(config, batch, length, place)
                 rows.append({**key, **row, **hardware, "torch": torch.__version__})
                 terms += [{**key, **asdict(term)} for term in differences(config, batch, length)]
-                print(f"{variant} B = {batch} L = {length}: {_told(row)}", file=sys.stderr, flush=True)
+                if row.get("reason"):
+                    print(f"{variant} B = {batch} L = {length}: not measured, {row['reason']}", file=sys.stderr, flush=True)
+        print(f"{name}: {variant} measured", file=sys.stderr, flush=True)
     return (
         _write(rows, COSTS, out.with_name(f"{out.name}.parquet")),
         _write(terms, DIFFERENCES, out.with_name(f"{out.name}-differences.parquet")),
@@ -245,15 +247,6 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _told(row: dict[str, Any]) -> str:
-    if row.get("reason"):
-        return row["reason"]
-    return (
-        f"{1e3 * row['training_ms']:.1f} µs a token in training, {row['decode_ms']:.2f} ms a token in decoding, "
-        f"peak {row['peak_bytes'] / 1e6:,.1f} MB"
-    )
 
 
 def _write(rows: list[dict[str, Any]], schema: pa.Schema, path: Path) -> Path:

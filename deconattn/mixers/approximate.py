@@ -63,7 +63,10 @@ class Approximate(ScoreMixer):
 
     @classmethod
     def costs(cls, config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> Costs:
-        """As softmax attention's until `switch`; beyond it decoding reads and extends sums of fixed size, in float32."""
+        """As softmax attention's until `switch`; beyond it decoding reads and extends sums of fixed size, in float32.
+
+        The one step that turns keys and values into sums extends them by every position held, and is not what is stated.
+        """
         by_keys = super().costs(config, batch, length, itemsize)
         if length <= switch(config.head_dim):
             return by_keys
