@@ -235,6 +235,6 @@ def scores(q: Tensor, k: Tensor) -> Tensor:
     return (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5
 
 
-def future(length: int, device: torch.device) -> Tensor:
-    """(L, L) boolean, true where j > i: what a causal map must not see."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+def future(length: int, device: torch.device, start: int = 0) -> Tensor:
+    """(L − start, L) boolean, true where j > i, for queries from `start` on: what a causal map must not see."""
+    return torch.ones(length - start, length, dtype=torch.bool, device=device).triu(start + 1)

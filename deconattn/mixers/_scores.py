@@ -63,7 +63,7 @@ class ScoreMixer(QKVMixer):
         end = min(start + BLOCK, q.shape[2])
         s = scores(q[:, :, start:end], k[:, :, :end])
         reach = torch.arange(start + 1, end + 1, device=q.device).unsqueeze(-1)
-        return self.weights(widened(s), future(end, q.device)[start:end], reach).to(v.dtype) @ v[:, :, :end]
+        return self.weights(widened(s), future(end, q.device, start), reach).to(v.dtype) @ v[:, :, :end]
 
     def new_state(self) -> State:
         return Rows()
@@ -128,13 +128,13 @@ class ScoreMixer(QKVMixer):
     def mix_activation_bytes(cls, config: ModelConfig, maps: int, batch: int, length: int) -> int:
         """What `mix` and the output projection hold for backward, `maps` maps serving `batch` rows.
 
-        q, k, v and what they mix to, a key head a query head; what `weights` holds, block by block, and each block's causal
-        mask, whose storage is the whole square up to the block's end.
+        q, k, v and what they mix to, a key head a query head; what `weights` holds, block by block; each block's causal mask,
+        a byte a pair.
         """
-        ends = [min(start + BLOCK, length) for start in range(0, length, BLOCK)]
         vectors = FLOAT * 2 * (maps + batch) * length * config.hidden_size
-        pairs = maps * config.num_attention_heads * block_pairs(length, BLOCK)
-        return vectors + cls.held_a_pair * pairs + cls.held_a_query * length + sum(end * end for end in ends)
+        pairs = block_pairs(length, BLOCK)
+        of_weights = cls.held_a_pair * maps * config.num_attention_heads * pairs + cls.held_a_query * length
+        return vectors + of_weights + pairs
 
 
 def side_positions(config: ModelConfig, length: int) -> int:
