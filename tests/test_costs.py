@@ -123,7 +123,9 @@ def test_activation_bytes_are_those_that_autograd_holds(variant: str, kv_heads: 
             saved: list[Tensor] = []
             with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):  # noqa: B023
                 output = mixer(hidden, source)
-            apart = storages([*mixer.parameters(), hidden, source, *(x for pair in _rotary._TABLES.values() for x in pair)])
+            apart = storages(
+                [*mixer.parameters(), hidden, source, *(x for pair in _rotary._TABLES.values() for x in pair)]
+            )
             found = storages(saved)
             assert output.untyped_storage().data_ptr() not in found
             total = sum(size for place, size in found.items() if place not in apart)

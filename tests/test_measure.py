@@ -19,7 +19,13 @@ from deconattn.experiment.settings import load_settings
 from tests.configs import problems, with_change, write
 from tests.conftest import ROOT
 
-SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 SPEC: dict[str, Any] = {
     "model": {"name": "tiny", "max_position_embeddings": 32, **SHAPE},
     "variants": ["standard", "mlp", "approximate", "nonapproximate", "rndembqk", "softplus"],
@@ -27,7 +33,14 @@ SPEC: dict[str, Any] = {
     "lengths": [33, 300],
     "repeats": 1,
 }
-MEASURED = ("held_activation_bytes", "peak_bytes", "held_state_bytes", "held_state_bytes_bf16", "training_ms", "decode_ms")
+MEASURED = (
+    "held_activation_bytes",
+    "peak_bytes",
+    "held_state_bytes",
+    "held_state_bytes_bf16",
+    "training_ms",
+    "decode_ms",
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +83,10 @@ def test_what_is_counted_and_held_is_what_the_formulas_say(table: pd.DataFrame) 
 
 
 def test_printed_values_and_differences_stand_beside(written: tuple[Path, Path], table: pd.DataFrame) -> None:
-    own = table[table["variant"] == "softplus"]
-    assert own["printed_prefill_flops"].isna().all() and table[table["variant"] != "softplus"]["printed_cache_bytes"].notna().all()
+    in_paper = table["variant"] != "softplus"
+    assert (table["printed_prefill_flops"].notna() == in_paper).all() and (
+        table["printed_cache_bytes"].notna() == in_paper
+    ).all()
     terms = pd.read_parquet(written[1])
     assert "softplus" not in set(terms["variant"])
     sums = terms[terms["quantity"] == "state_bytes"].groupby(["variant", "batch", "length"])["amount"].sum()
@@ -144,12 +159,17 @@ def test_what_is_measured_of_the_committed_configs(monkeypatch: pytest.MonkeyPat
     wider = load_settings(["config/demo.yaml"], {"models": {"nano": {"hidden_size": 128}}})
     assert measured_path(wider, "nano") != measured_path(demo, "nano")
     # What is no part of a shape or of what is measured changes no place.
-    slower = load_settings(["config/demo.yaml"], {"training": {"steps": 9000}, "resources": {"default": {"threads": 2}}})
+    slower = load_settings(
+        ["config/demo.yaml"], {"training": {"steps": 9000}, "resources": {"default": {"threads": 2}}}
+    )
     assert measured_path(slower, "nano") == measured_path(demo, "nano")
 
 
 WRONG = {
-    "an unknown variant": ("costs: {variants: [standart]}", "costs.variants.0: 'standart' is not a variant; did you mean 'standard'?"),
+    "an unknown variant": (
+        "costs: {variants: [standart]}",
+        "costs.variants.0: 'standart' is not a variant; did you mean",
+    ),
     "a length twice": ("costs: {lengths: [128, 64, 128]}", "costs.lengths.2: 128 is named twice"),
     "a length of one": ("costs: {lengths: [1]}", "costs.lengths.0: 1 is not allowed"),
     "no batch": ("costs: {batch_sizes: []}", "costs.batch_sizes"),

@@ -142,7 +142,11 @@ def test_printed_and_named_differences_add_up_to_ours(variant: str) -> None:
             amounts[term.quantity] += term.amount
         for quantity in QUANTITIES:
             start = getattr(paper, fields.get(quantity, "prefill_flops"))
-            assert start + amounts[quantity] == getattr(ours(config, batch, length), quantity), (quantity, config, length)
+            assert start + amounts[quantity] == getattr(ours(config, batch, length), quantity), (
+                quantity,
+                config,
+                length,
+            )
 
 
 def named(variant: str, batch: int, length: int, **shape: int) -> dict[tuple[str, str], Difference]:

@@ -46,7 +46,9 @@ class TooLarge(Exception):
     """A measurement that does not fit in memory; its text says what it needs."""
 
 
-def measure_file(spec: dict[str, Any], out: Path, device: str, threads: int, memory_mb: int | None) -> tuple[Path, Path]:
+def measure_file(
+    spec: dict[str, Any], out: Path, device: str, threads: int, memory_mb: int | None
+) -> tuple[Path, Path]:
     """Write `<out>.parquet` (`costs_schema.COSTS`) and `<out>-differences.parquet` (`costs_schema.DIFFERENCES`).
 
     Args:
@@ -78,7 +80,11 @@ def measure_file(spec: dict[str, Any], out: Path, device: str, threads: int, mem
                 rows.append({**key, **row, **hardware, "torch": torch.__version__})
                 terms += [{**key, **asdict(term)} for term in differences(config, batch, length)]
                 if row.get("reason"):
-                    print(f"{variant} B = {batch} L = {length}: not measured, {row['reason']}", file=sys.stderr, flush=True)
+                    print(
+                        f"{variant} B = {batch} L = {length}: not measured, {row['reason']}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
         print(f"{name}: {variant} measured", file=sys.stderr, flush=True)
     return (
         _write(rows, COSTS, out.with_name(f"{out.name}.parquet")),

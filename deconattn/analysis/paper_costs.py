@@ -186,7 +186,9 @@ def _state(config: ModelConfig, batch: int, length: int) -> Iterator[Term]:
         sentence = "The side stream's queries are kept beside its keys: the next position reads its own."
         yield "queries of the side stream", sentence, 2 * length * d
         more = side_positions(config, length) - length
-        sentence = "The side stream is computed for a power of two of positions, so that a longer text rarely starts it again."
+        sentence = (
+            "The side stream is computed for a power of two of positions, so that a longer text rarely starts it again."
+        )
         yield "side stream ahead of the text", sentence, 2 * more * (d + kv_size)
     elif config.variant != "mlp":
         yield *GROUPED, -4 * batch * length * _missing(config)
@@ -212,13 +214,16 @@ def _sums(config: ModelConfig) -> int:
 
 
 def _width(config: ModelConfig, tokens: int) -> Term:
-    sentence = "The printed count has three matrices of d × d; the inner width is 4d/3 + 1, rounded, so that parameters are equal."
+    sentence = "The printed count has three matrices of d × d; ours are of d × m, with m solved for equal parameters (near 4d/3)."
     return "inner width", sentence, 6 * tokens * config.hidden_size * (inner_width(config) - config.hidden_size)
 
 
 def _by_keys(config: ModelConfig) -> tuple[str, str]:
     most = switch(config.head_dim)
-    return "keys and values", f"Up to {most:,} tokens keys and values are read faster than the sums, and kept in their place."
+    return (
+        "keys and values",
+        f"Up to {most:,} tokens keys and values are read faster than the sums, and kept in their place.",
+    )
 
 
 def _second_order(config: ModelConfig) -> tuple[str, str]:

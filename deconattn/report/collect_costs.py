@@ -22,7 +22,8 @@ def collect_costs(files: Sequence[Path], out_folder: Path) -> tuple[Path, Path]:
     Raises:
         UserError: a file that is broken, or a model that two files have.
     """
-    costs, differences, models = [], [], {}
+    costs, differences = [], []
+    models: dict[str, Path] = {}
     for file in map(Path, files):
         path = file.with_name(f"{file.name}.parquet")
         if not path.is_file():

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 SYMBOLS = (
     "B sequences of L tokens; d hidden size, h heads of size e = d/h, g key-value heads, k = g·e (d without grouped queries); "
-    "m inner width of mlp; F = 1 + e + e(e + 1)/2 entries of φ; P: L rounded up to pages of 64; S: L rounded up to a power of two; "
-    "N = F(e + 1)/e rounded down, the length up to which approximate keeps keys and values."
+    "m inner width of mlp; F = 1 + e + e(e + 1)/2 entries of φ; P: L rounded up to pages of 64; S: L rounded up to a power "
+    "of two; N = F(e + 1)/e rounded down, the length up to which approximate keeps keys and values."
 )
 _PAIRS = {
     "prefill_flops_square": "4BLd(d + k) + 4BL²d",

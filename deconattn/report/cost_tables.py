@@ -117,7 +117,7 @@ def difference_notes(results: CostResults, model: str, quantities: Sequence[str]
             for amount, same in largest.groupby("amount", sort=False):
                 place = f"B = {same['batch'].iloc[0]}, L = {same['length'].iloc[0]:,}"
                 what = _QUANTITY[str(quantity)]
-                sizes.append(f"{', '.join(same['variant'])}: {int(amount):+,} {what} at {place}")  # type: ignore[call-overload]
+                sizes.append(f"{', '.join(same['variant'])}: {amount:+,} {what} at {place}")
         notes.append(f"{str(name).capitalize()}. {sentence} ({'; '.join(sizes)})")
     return notes
 

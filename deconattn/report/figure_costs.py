@@ -35,8 +35,8 @@ def draw(results: CostResults, options: dict[str, Any]) -> Drawing:
         style.footer(figure, [style.gap_line(gaps)], style.DOUBLE_COLUMN)
         return Drawing(figure, [], gaps)
     foot = [
-        f"One layer's mixer, {results.shape(model)}, float32, on {results.hardware(model)}. FLOPs counted by FlopCounterMode; peak of "
-        "forward and backward above weights and inputs; medians. A decoding step gives every row of the batch one token.",
+        f"One layer's mixer, {results.shape(model)}, float32, on {results.hardware(model)}. FLOPs counted by FlopCounterMode; "
+        "peak of forward and backward above weights and inputs; medians. A decoding step gives every row of the batch one token.",
         style.gap_line(gaps),
     ]
     return Drawing(_figure(_values(rows), results.variants(model), foot), [], gaps)

@@ -20,7 +20,9 @@ LINES = (
     Line("printed_decode_flops", "decoding, a token", published=True),
 )
 AGREEMENTS = (
-    Agreement("prefill_flops", "counted_prefill_flops", "FLOPs of a prefill as it runs, by formula and by FlopCounterMode,"),
+    Agreement(
+        "prefill_flops", "counted_prefill_flops", "FLOPs of a prefill as it runs, by formula and by FlopCounterMode,"
+    ),
     Agreement("decode_flops", "counted_decode_flops", "FLOPs of a decoding step, by formula and by FlopCounterMode,"),
 )
 

@@ -1,4 +1,4 @@
-"""The real Snakefile from a config to the exhibits of costs: no run is trained, and only what is measured decides what is measured again."""
+"""The real Snakefile from a config to the exhibits of costs: no run is trained, and what is measured decides what is redone."""
 
 from __future__ import annotations
 
