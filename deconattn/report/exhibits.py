@@ -1,8 +1,9 @@
 """The one way to draw a table or figure.
 
-An exhibit is a module of this folder named `figure<n>.py`, `figure_<word>.py` or `table<n>.py`. It has `OPTIONS`, what it can be told, and `draw(results, options)`, which gives a `Drawing` or a `Table`; one that
-reads tables which not every exhibit reads names them in `TABLES`, for its provenance, and one that reads nothing of
-trained runs names what it reads instead of `Results` in `READER`.
+An exhibit is a module of this folder named `figure<n>.py`, `figure_<word>.py` or `table<n>.py`. It has `OPTIONS`, what
+it can be told, and `draw(results, options)`, which gives a `Drawing` or a `Table`; one that reads tables which not
+every exhibit reads names them in `TABLES`, for its provenance, and one that reads nothing of trained runs names what
+it reads instead of `Results` in `READER`.
 """
 
 from __future__ import annotations
