@@ -21,8 +21,9 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from deconattn.cache import DeconAttnCache
+from deconattn.head import head_loss
 from deconattn.mixers._contract import RMSNorm
-from deconattn.model import Decoder, ModelConfig, Skip, head_loss
+from deconattn.model import Decoder, ModelConfig, Skip
 
 
 class DeconAttnConfig(PreTrainedConfig):

@@ -159,7 +159,7 @@ def test_table5_is_words(tables: Path, tmp_path: Path) -> None:
     cells = pd.read_parquet(tmp_path / "table5.parquet")
     assert cells["value"].isna().all()
     own = cells[(cells["variant"] == "rndembqk") & (cells["source"] == "ours")]["text"].tolist()
-    assert own == ["O(BL²d + BLd²)", "O(BLd + Bd²)", "O(hL² + BLd)", "O(BLd)"]
+    assert own == ["O(BL²d + BLd²)", "O(BLd + Bd²)", "O(BLd)", "O(BLd)"]
     assert cells[(cells["variant"] == "softplus")]["status"].unique().tolist() == ["missing"]
     assert "O(BL$^2$d + BLd$^2$)" in (tmp_path / "table5.tex").read_text()
 

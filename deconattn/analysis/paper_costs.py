@@ -17,7 +17,6 @@ from deconattn.mixers._scores import ScoreMixer, side_positions
 from deconattn.mixers._states import paged
 from deconattn.mixers._taylor import features, switch
 from deconattn.mixers.mlp import inner_width
-from deconattn.mixers.nonapproximate import scan_products
 from deconattn.model import ModelConfig
 
 ITEMSIZE = 2
@@ -125,7 +124,8 @@ def _causal(config: ModelConfig, batch: int, length: int) -> Term:
 
 def _executed(config: ModelConfig, batch: int, length: int) -> Term:
     if config.variant == "nonapproximate":
-        products = 2 * batch * (config.hidden_size + config.num_attention_heads) * scan_products(length)
+        costs = mixers.find("nonapproximate").costs(config, batch, length)
+        products = costs.prefill_flops - costs.prefill_flops_square
         sentence = "The running sums are taken as products within chunks, which a count of the equation does not have."
         return "chunked scan", sentence, products
     mixer = mixers.find(config.variant)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from deconattn.functions import rms_norm, widened
 from deconattn.mixers._costs import Costs
 from deconattn.mixers._rotary import rotary_tables, rotate
 from deconattn.mixers._states import Seen, State
@@ -28,7 +29,7 @@ QueriesKeys = tuple[Tensor, Tensor]
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last dimension, computed in at least float32 (Zhang & Sennrich, 2019)."""
+    """Root-mean-square norm over the last dimension (`rms_norm`) with a weight of its own."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -36,9 +37,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, size) → (…, size), in x's dtype."""
-        wide = widened(x)
-        return nn.functional.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps).to(x.dtype)
+        """(…, size) → (…, size); under autocast in the precision of the products behind it."""
+        return rms_norm(x, self.weight, self.eps)
 
 
 class Mixer(nn.Module, ABC):
@@ -209,13 +209,13 @@ class QKVMixer(Mixer):
 
     @classmethod
     def head_norm_numbers(cls, config: ModelConfig, tokens: int) -> int:
-        """Numbers that the head norms' backward reads: their inputs twice, as they are and normalised, and 1/RMS a head."""
+        """Numbers that the head norms' backward reads: their inputs, and 1/RMS of each head."""
         heads = config.num_attention_heads + config.kv_heads
-        return tokens * heads * (2 * config.head_dim + 1) if config.qk_norm else 0
+        return tokens * heads * (config.head_dim + 1) if config.qk_norm else 0
 
     @classmethod
     def joined_numbers(cls, config: ModelConfig, batch: int, length: int) -> int:
-        """Numbers of the copy that joining contiguous heads makes for the output projection; one position needs none."""
+        """Numbers of the copy that joining heads makes where each lies by itself; a single position or head needs none."""
         return batch * length * config.hidden_size if length > 1 and config.num_attention_heads > 1 else 0
 
 
@@ -223,11 +223,6 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Leave the choice of precision to what follows; devices that have no autocast ("meta") need nothing."""
     kind = device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-
-
-def widened(x: Tensor) -> Tensor:
-    """x in at least float32."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def scores(q: Tensor, k: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from deconattn.mixers._contract import QKVMixer, future, scores, widened
+from deconattn.functions import widened
+from deconattn.mixers._contract import QKVMixer, future, scores
 from deconattn.mixers._costs import FLOAT, Costs, block_pairs, causal_pairs, square_pairs
 from deconattn.mixers._states import Rows, Seen, State, paged
 
@@ -135,6 +136,20 @@ class ScoreMixer(QKVMixer):
         pairs = block_pairs(length, BLOCK)
         of_weights = cls.held_a_pair * maps * config.num_attention_heads * pairs + cls.held_a_query * length
         return vectors + of_weights + pairs
+
+
+    @classmethod
+    def block_activation_bytes(cls, config: ModelConfig, maps: int, batch: int, length: int) -> int:
+        """The same where `mix` is `block_attention`: q, k, v, the output and each query's normaliser; no scores.
+
+        The output lies as the values do. Those of one row come position by position, as the projection gave them, unless
+        they were repeated for grouped queries; where one map serves several rows, even one position is copied.
+        """
+        d, heads = config.hidden_size, config.num_attention_heads
+        joined = cls.joined_numbers(config, batch, length) if batch > 1 or config.kv_heads < heads else 0
+        if maps < batch and length == 1 and heads > 1:
+            joined = batch * d
+        return FLOAT * (length * (2 * (maps + batch) * d + maps * heads) + joined)
 
 
 def side_positions(config: ModelConfig, length: int) -> int:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from deconattn.mixers._contract import without_autocast
+from deconattn.mixers._blocks import BLOCK, block_attention
 from deconattn.mixers._costs import FLOAT, Costs, block_pairs
 from deconattn.mixers._scores import ScoreMixer
 from deconattn.mixers._states import Seen, State
-from deconattn.mixers._taylor import BLOCK, TaylorAttention, TaylorState, features, fused, switch, taylor_weights
+from deconattn.mixers._taylor import TaylorState, features, fused, switch, taylor_weights
 
 if TYPE_CHECKING:
     from deconattn.model import ModelConfig
@@ -36,8 +36,7 @@ class Approximate(ScoreMixer):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if q.is_cuda and q.dtype != torch.float64 and q.shape[-1] >= 16:  # what the kernel is made for
             return fused(q, k, v)
-        with without_autocast(v.device):
-            return TaylorAttention.apply(q.contiguous(), k.contiguous(), v.contiguous())
+        return block_attention(q, k, v, "taylor")
 
     def new_state(self) -> State:
         return TaylorState()
@@ -80,6 +79,4 @@ class Approximate(ScoreMixer):
 
     @classmethod
     def mix_activation_bytes(cls, config: ModelConfig, maps: int, batch: int, length: int) -> int:
-        """q, k, v, the output and each query's normaliser: backward makes the scores again."""
-        held = batch * length * (4 * config.hidden_size + config.num_attention_heads)
-        return FLOAT * (held + cls.joined_numbers(config, batch, length))
+        return cls.block_activation_bytes(config, maps, batch, length)

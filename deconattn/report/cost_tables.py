@@ -95,8 +95,7 @@ def build_growth(results: CostResults, exhibit: str, title: str, model: str) -> 
     table.notes = [
         "Matrix products alone; softmax, RoPE, gates and norms are of lower order. The running sums of nonapproximate are "
         "element-wise, O(BLd).",
-        "Activations of ours: standard and staticembqk through a kernel that holds no scores; approximate and nonapproximate "
-        "compute theirs again; the one map of rndembqk and fixedseqqk is held, once for the batch.",
+        "Activations of ours: no form holds scores for backward; kernels and blocks make them again.",
         "The paper's orders follow from its printed formulas; what it prints of activation memory is not known here.",
         "The printed state of approximate, of order d²/h, is too small for a second-order feature map: see Table 8.",
         "A variant of one's own has its costs in Tables 6 to 8; no order is stated for it here.",
