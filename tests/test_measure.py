@@ -121,17 +121,17 @@ def test_the_peak_says_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_what_does_not_fit_is_a_row_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = SPEC | {"variants": ["rndembqk", "mlp"], "batch_sizes": [1], "lengths": [32, 4096]}
+    spec = SPEC | {"variants": ["softplus", "mlp"], "batch_sizes": [1], "lengths": [32, 4096]}
     path, _ = stage.measure_file(spec, tmp_path / "x", "cpu", 1, memory_mb=60)
     rows = pd.read_parquet(path).set_index(["variant", "length"])
     assert rows["reason"].notna().to_dict() == {
-        ("rndembqk", 32): False, ("rndembqk", 4096): True, ("mlp", 32): False, ("mlp", 4096): False,
+        ("softplus", 32): False, ("softplus", 4096): True, ("mlp", 32): False, ("mlp", 4096): False,
     }  # fmt: skip
-    left_out = rows.loc[("rndembqk", 4096)]
-    assert left_out["reason"] == "needs about 0.2 GB; 0.1 GB are given (memory_mb)"
+    left_out = rows.loc[("softplus", 4096)]
+    assert left_out["reason"] == "needs about 0.6 GB; 0.1 GB are given (memory_mb)"
     assert left_out[list(MEASURED)].isna().all()
     assert left_out["counted_prefill_flops"] == left_out["prefill_flops"] > 0
-    assert "rndembqk B = 1 L = 4096: not measured, needs about 0.2 GB" in capsys.readouterr().err
+    assert "softplus B = 1 L = 4096: not measured, needs about 0.6 GB" in capsys.readouterr().err
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

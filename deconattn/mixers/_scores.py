@@ -137,7 +137,6 @@ class ScoreMixer(QKVMixer):
         of_weights = cls.held_a_pair * maps * config.num_attention_heads * pairs + cls.held_a_query * length
         return vectors + of_weights + pairs
 
-
     @classmethod
     def block_activation_bytes(cls, config: ModelConfig, maps: int, batch: int, length: int) -> int:
         """The same where `mix` is `block_attention`: q, k, v, the output and each query's normaliser; no scores.
