@@ -111,7 +111,9 @@ def difference_notes(results: CostResults, model: str, quantities: Sequence[str]
     notes = []
     for (name, sentence), group in rows.groupby(["name", "sentence"], sort=False):
         sizes = []
-        for quantity, own in group.groupby("quantity", sort=False):
+        # What all three counts of a prefill have in common is said of the first.
+        prefill = [q for q in group["quantity"].unique() if q.startswith("prefill")]
+        for quantity, own in group[~group["quantity"].isin(prefill[1:])].groupby("quantity", sort=False):
             largest = own.sort_values(["batch", "length"]).groupby("variant", sort=False).tail(1)
             for amount, same in largest.groupby("amount", sort=False):
                 place = f"B = {same['batch'].iloc[0]}, L = {same['length'].iloc[0]:,}"
@@ -122,7 +124,7 @@ def difference_notes(results: CostResults, model: str, quantities: Sequence[str]
 
 
 _QUANTITY = {
-    "prefill_flops_square": "FLOPs of a prefill, all pairs",
+    "prefill_flops_square": "FLOPs of a prefill",
     "prefill_flops_causal": "FLOPs of a prefill, causal",
     "prefill_flops": "FLOPs of a prefill as it runs",
     "decode_flops": "FLOPs of a step",
