@@ -223,12 +223,23 @@ class QKVMixer(Mixer):
         d, kv_size = config.hidden_size, config.kv_heads * config.head_dim
         return 2 * d * (d + kv_size) * (qk_tokens + vo_tokens)
 
+    @classmethod
+    def head_norm_numbers(cls, config: ModelConfig, tokens: int) -> int:
+        """Numbers that the head norms' backward reads: their inputs, and 1/RMS of each head."""
+        heads = config.num_attention_heads + config.kv_heads
+        return tokens * heads * (config.head_dim + 1) if config.qk_norm else 0
+
+    @classmethod
+    def joined_numbers(cls, config: ModelConfig, batch: int, length: int) -> int:
+        """Numbers of the copy that joining heads makes where each lies by itself; a single position or head needs none."""
+        return batch * length * config.hidden_size if length > 1 and config.num_attention_heads > 1 else 0
+
 
 def scores(q: Tensor, k: Tensor) -> Tensor:
     """s = q·k / √dh, (B, heads, L, L), not masked."""
     return (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5
 
 
-def future(length: int, device: torch.device) -> Tensor:
-    """(L, L) boolean, true where j > i: what a causal map must not see."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+def future(length: int, device: torch.device, start: int = 0) -> Tensor:
+    """(L − start, L) boolean, true where j > i, for queries from `start` on: what a causal map must not see."""
+    return torch.ones(length - start, length, dtype=torch.bool, device=device).triu(start + 1)
