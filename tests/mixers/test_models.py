@@ -19,7 +19,6 @@ from tests.mixers.cases import (
     each_kind,
     each_length,
     each_pair,
-    each_variant,
     load,
     random_state,
     rms,

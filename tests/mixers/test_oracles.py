@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -32,4 +34,6 @@ def test_approximate_is_flex_attention_with_its_score_mod() -> None:
     """What runs on a GPU, here in the kernel's eager form, forward alone: on a CPU it has no backward."""
     mixer = mixer_of(config_of("approximate"))
     q, k, v = normal(3, 1, 2, 33, 16).float().unbind()
-    assert_near(fused(q, k, v), mixer.mix(q, k, v), FLOAT32)
+    with warnings.catch_warnings(action="ignore"):  # that it is not compiled
+        found = fused(q, k, v)
+    assert_near(found, mixer.mix(q, k, v), FLOAT32)

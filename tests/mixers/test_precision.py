@@ -60,10 +60,9 @@ def test_the_form_keeps_its_budget(variant: str, head_dim: int, length: int, dty
     wide = [rounded(normal(n, 4, length, head_dim, seed=i), dtype) for i, n in enumerate((rows, rows, 2))]
     narrow = [x.detach().to(dtype).requires_grad_() for x in wide]
     if variant in naive.VARIANTS:
-        attention = torch.stack([
-            torch.stack([naive.head_map(variant, naive.rotated_scores(variant, q, k), head_dim) for q, k in zip(*row)])
-            for row in zip(*wide[:2], strict=True)
-        ])  # fmt: skip
+        pairs = zip(*(x.flatten(0, 1) for x in wide[:2]), strict=True)
+        maps = [naive.head_map(variant, naive.rotated_scores(variant, q, k), head_dim) for q, k in pairs]
+        attention = torch.stack(maps).unflatten(0, (rows, 4))
     else:
         attention = mixer.attention_map_of(*wide[:2])
     expected, found = attention @ wide[2], mixer.mix(*narrow)
