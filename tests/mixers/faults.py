@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -66,14 +67,10 @@ class Fault:
 
 
 def recorded(change: float) -> Patch:
-    """A file of golden numbers that somebody wrote from a wrong model."""
-
-    class Changed(type(test_golden.FILE)):  # type: ignore[misc]
-        def read_text(self, *args: Any, **options: Any) -> str:
-            record = json.loads(super().read_text(*args, **options))
-            return json.dumps({v: {k: x * change for k, x in numbers.items()} for v, numbers in record.items()})
-
-    return exchange(test_golden, "FILE", lambda file: Changed(file))
+    """Golden numbers that somebody wrote from a wrong model."""
+    record = json.loads(test_golden.FILE.read_text())
+    wrong = {variant: {name: x * change for name, x in numbers.items()} for variant, numbers in record.items()}
+    return exchange(test_golden, "FILE", lambda file: SimpleNamespace(read_text=lambda: json.dumps(wrong)))
 
 
 def kind(variant: str, layout: str = "uniform", heads: str = "mha", **more: Any) -> dict[str, Any]:
@@ -185,8 +182,7 @@ FAULTS = [
     Fault("the side stream is not made again", BLIND,
           test_models.test_new_weights_leave_nothing_of_the_old_behind, kind("rndembqk", "even"), "after loading:"),
     Fault("an update in place is not seen", exchange(decoding, "_fingerprint", lambda _: lambda module: (
-              [p.data_ptr() for p in module.parameters()], module.layers[0].self_attn.v_proj.weight[0, 0].item() > 9,
-              *(b._version for b in module.buffers()))),
+              [p.data_ptr() for p in module.parameters()], [b._version for b in module.buffers()])),
           test_models.test_new_weights_leave_nothing_of_the_old_behind, kind("rndembqk", "even"), "after an update"),
     Fault("new tensors are not seen", exchange(decoding, "_fingerprint", lambda _: lambda module: (
               [p._version for p in module.parameters()],)),
