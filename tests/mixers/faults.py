@@ -53,6 +53,7 @@ from tests.mixers.breaking import (
     without,
     wrong_gradient,
 )
+from tests.mixers.cases import BF16, FLOAT32
 
 
 @dataclass(frozen=True)
@@ -305,6 +306,13 @@ FAULTS = [
               f(self, *a) + (self.v_proj.bias.sum() - self.v_proj.bias.sum().detach()))),
           test_precision.test_the_mixer_keeps_its_budget,
           mixer("approximate", "grouped", length=257, dtype=half, autocast=True), "gradient:"),
+    Fault("norms are taken in eight bits", exchange(RMSNorm, "forward", lambda f: lambda self, x: f(
+              self, x.to(torch.float8_e5m2).to(x.dtype))),
+          test_precision.test_a_whole_model_in_float32_and_in_mixed_precision,
+          kind("standard", dtype=half, budget=3 * BF16), "logits:"),
+    Fault("a running mean's query has a gradient that is not its own", mixed(NonApproximate, wrong_gradient(0, 1e-3)),
+          test_precision.test_a_whole_model_in_float32_and_in_mixed_precision,
+          kind("nonapproximate", dtype=single, budget=FLOAT32), "gradient:"),
     Fault("the running maximum is missing", mixed(NonApproximate, plain_sums),
           test_precision.test_nonapproximate_is_exact_at_scores_of_a_thousand, {"length": 257, "dtype": single},
           "output: relative RMS nan"),

@@ -26,6 +26,7 @@ from tests.mixers.cases import (
     config_of,
     definition,
     each_group,
+    each_pair,
     each_variant,
     load,
     mixer_of,
@@ -110,6 +111,27 @@ def test_the_mixer_keeps_its_budget(variant: str, heads: str, length: int, dtype
     pairs = [(p.grad, weights[f"self_attn.{name}"].grad) for name, p in mixer.named_parameters()]
     vectors = [torch.cat([gradient.double().flatten() for gradient in side]) for side in zip(*pairs, strict=True)]
     assert_near(*vectors, BUDGETS[dtype], "gradient:")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "budget"), [(torch.float32, FLOAT32), (torch.bfloat16, 3 * BF16)], ids=["float32", "autocast"]
+)
+@each_pair
+def test_a_whole_model_in_float32_and_in_mixed_precision(
+    variant: str, layout: str, heads: str, dtype: torch.dtype, budget: float
+) -> None:
+    """Logits, and the gradient as one vector; in bf16 each of the three layers has its own error to add."""
+    config, ids = config_of(variant, layout, heads), tokens(2, 257)
+    model, state = build(config, dtype=torch.float32)
+    held = {name: x.float().double() if x.is_floating_point() else x for name, x in state.items()}
+    other = definition(config)
+    expected = naive.gradients(config, held, ids, other)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        logits, loss = model.train()(ids), model.loss(ids)
+    loss.backward()
+    assert_near(logits, naive.forward(config, held, ids, other=other).logits, budget, "logits:")
+    found = torch.cat([model.get_parameter(name).grad.flatten() for name in expected])
+    assert_near(found, torch.cat([gradient.flatten() for gradient in expected.values()]), budget, "gradient:")
 
 
 def extreme(length: int) -> Tensor:
