@@ -15,13 +15,16 @@ from pathlib import Path
 import torch
 
 
-def take_turns(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Processor seconds of each function in each of `rounds` rounds, after one round that does not count."""
+def take_turns(functions: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, list[float]]:
+    """Processor seconds of `calls` calls of each function in each of `rounds` rounds, after one round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(rounds + 1):
         for name, function in functions.items():
+            if calls > 1:
+                function()  # what the one before has left in the caches is not its doing
             started = time.process_time()
-            function()
+            for _ in range(calls):
+                function()
             if turn:
                 seconds[name].append(time.process_time() - started)
     return seconds

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ROWS_AT_ONCE = 512  # tokens whose gates are differentiated together on a CPU, in its cache
+ROWS_AT_ONCE = 256  # tokens whose gates are differentiated together on a CPU, in its cache
 
 
 def widened(x: Tensor) -> Tensor:
@@ -21,9 +21,10 @@ def widened(x: Tensor) -> Tensor:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Leave the choice of precision to what follows; devices that have no autocast ("meta") need nothing."""
+    """Leave the choice of precision to what follows; where there is no autocast, nothing needs to be done."""
     kind = device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    active = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if active else nullcontext()
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -92,18 +93,30 @@ class _GatedMLP(torch.autograd.Function):
         step = len(x) if x.is_cuda else ROWS_AT_ONCE
         for start in range(0, len(x), step):
             rows = slice(start, start + step)
-            sigmoid = torch.sigmoid(gated[rows])
-            silu = gated[rows] * sigmoid
-            _add_product(sums[2], grad[rows], silu * other[rows])
-            slope = torch.lerp(silu, silu.new_ones(()), sigmoid)  # SiLU′ = SiLU + σ·(1 − SiLU)
-            of_product = grad[rows] @ down
-            grad_other = silu.mul_(of_product)
-            grad_gated = slope.mul_(other[rows]).mul_(of_product)
-            torch.mm(grad_gated, gate, out=grad_x[rows])
-            grad_x[rows].addmm_(grad_other, up)
-            _add_product(sums[0], grad_gated, x[rows])
-            _add_product(sums[1], grad_other, x[rows])
+            some = (x[rows], gated[rows], other[rows], grad[rows])
+            _gated_mlp_backward(some, (gate, up, down), grad_x[rows], sums)
         return grad_x.to(to_x).view(shape), sums[0], sums[1], sums[2], None
+
+
+def _gated_mlp_backward(
+    rows: tuple[Tensor, Tensor, Tensor, Tensor],
+    weights: tuple[Tensor, Tensor, Tensor],
+    grad_x: Tensor,
+    sums: list[Tensor],
+) -> None:
+    """Gradients of some rows: written into `grad_x`, added to the weights' `sums`. A function, so that nothing outlives it."""
+    x, gated, other, grad = rows
+    gate, up, down = weights
+    sigmoid = torch.sigmoid(gated)
+    silu = gated * sigmoid
+    _add_product(sums[2], grad, silu * other)
+    slope = torch.lerp(silu, silu.new_ones(()), sigmoid)  # SiLU′ = SiLU + σ·(1 − SiLU)
+    of_product = grad @ down
+    grad_other = silu.mul_(of_product)
+    grad_gated = slope.mul_(other).mul_(of_product)
+    torch.mm(grad_gated, gate, out=grad_x).addmm_(grad_other, up)
+    _add_product(sums[0], grad_gated, x)
+    _add_product(sums[1], grad_other, x)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from itertools import combinations
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import skip_or_fail
-from tests.reference import naive, qwen
+from tests.reference import based, naive, qwen
 from tests.reference.cases import pairwise
 from tests.reference.layouts import LAYOUTS, standard_layers
 from tests.reference.parameters import attention_size, mixer_width, parameter_shapes, random_state_dict
@@ -186,30 +182,12 @@ def test_one_layer_of_static_embeddings_is_standard() -> None:
     assert torch.equal(naive.forward(c, state, ids).logits, expected)
 
 
-@pytest.fixture(scope="module")
-def based() -> ModuleType:
-    """`fla/ops/based/naive.py` of fla-core, loaded by its path: importing the package needs Triton."""
-    found = importlib.util.find_spec("fla")
-    if found is None or not found.submodule_search_locations:
-        skip_or_fail("fla-core is not installed: second-order Taylor attention is not held to its reference")
-    path = Path(next(iter(found.submodule_search_locations))) / "ops" / "based" / "naive.py"
-    spec = importlib.util.spec_from_file_location("fla_based_naive", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_approximate_is_the_reference_of_based(based: ModuleType) -> None:
-    """Its normaliser has 1e-6 added, so numerator and denominator are taken from it apart."""
+def test_approximate_is_the_reference_of_based() -> None:
     random = torch.Generator().manual_seed(8)
     query, key, value = torch.randn((3, 50, 16), generator=random, dtype=torch.float64).unbind()
-    scores = naive.head_scores("approximate", query, key, 1000.0)
-    found = naive.head_map("approximate", scores) @ value
+    found = naive.head_map("approximate", naive.head_scores("approximate", query, key, 1000.0), 16) @ value
     rotated = [naive.rotate(x, 1000.0)[None, None] for x in (query, key)]
-    numerator, denominator = (
-        based.naive_parallel_based(*rotated, v, use_norm=False)[0, 0] for v in (value, torch.ones_like(value))
-    )
-    assert_close(found, numerator / denominator, 1e-13)
+    assert_close(found, based.attention(*rotated, value[None, None])[0, 0], 1e-13)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e3])
@@ -226,7 +204,7 @@ def test_nonapproximate_is_a_softmax_over_one_score_a_key(size: float) -> None:
     scores = naive.head_scores("nonapproximate", query, key, 1000.0)
     assert scores.abs().max() > 0.9 * size
     # At scores of 10³ an error of one unit in the last place of u is 1e-13, and A inherits it.
-    assert (naive.head_map("nonapproximate", scores) - expected).abs().max() < 1e-15 * max(100.0, 10 * size)
+    assert (naive.head_map("nonapproximate", scores, 8) - expected).abs().max() < 1e-15 * max(100.0, 10 * size)
 
 
 @pytest.mark.parametrize("layout", ["uniform", "even"])

@@ -142,7 +142,7 @@ class QKVMixer(Mixer):
         k = self.k_norm(self._split(self.k_proj(source)))
         if self.rotary:
             end = source.shape[1] if seen is None else seen.most + 1
-            cos, sin = self._tables(end, q)
+            cos, sin = rotary_tables(end, self.config.head_dim, self.config.rope_theta, q)
             if seen is not None and seen.equal:
                 cos, sin = cos[seen.most :], sin[seen.most :]
             elif seen is not None:
@@ -161,28 +161,11 @@ class QKVMixer(Mixer):
         state: State | None = None,
         lengths: Tensor | None = None,
     ) -> Tensor:
-        q, k, v = self._projected(hidden, source)
+        q, k = self.queries_keys(source) if isinstance(source, Tensor) else source
+        v = self._split(self.v_proj(hidden))
         if state is not None:
             self.fill(state, q, k, v, lengths)
         return self._output(self.mix(q, self.repeat(k), self.repeat(v)))
-
-    def _projected(self, hidden: Tensor, source: Tensor | QueriesKeys) -> tuple[Tensor, Tensor, Tensor]:
-        if source is hidden and torch.is_grad_enabled() and not self.config.qk_norm:
-            # One product in training; without gradients, copying the weights together would cost more than it saves.
-            parts = (self.q_proj, self.k_proj, self.v_proj)
-            bias = torch.cat([part.bias for part in parts]) if self.config.attention_bias else None
-            every = self._split(nn.functional.linear(hidden, torch.cat([part.weight for part in parts]), bias))
-            heads, kv_heads = self.config.num_attention_heads, self.config.kv_heads
-            qk, v = every.split([heads + kv_heads, kv_heads], dim=1)
-            if self.rotary:
-                qk = rotate(qk, self._tables(hidden.shape[1], qk))
-            # A copy of v, so that what all came in is not held for its sake.
-            return *qk.split([heads, kv_heads], dim=1), v.contiguous() if self.rotary else v
-        q, k = self.queries_keys(source) if isinstance(source, Tensor) else source
-        return q, k, self._split(self.v_proj(hidden))
-
-    def _tables(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        return rotary_tables(length, self.config.head_dim, self.config.rope_theta, like)
 
     def step(self, hidden: Tensor, source: Tensor | QueriesKeys, state: State, seen: Seen) -> Tensor:
         q, k = self.queries_keys(source, seen) if isinstance(source, Tensor) else source

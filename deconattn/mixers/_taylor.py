@@ -45,7 +45,7 @@ def phi(x: Tensor) -> Tensor:
     size = x.shape[-1]
     row, column = torch.triu_indices(size, size, device=x.device)
     # Each product of two different entries stands for both orders: weight 2·½; a square for itself: ½.
-    weight = torch.where(row == column, 0.5**0.5, 1.0).to(x.dtype)
+    weight = x.new_ones(len(row)).masked_fill(row == column, 0.5**0.5)
     ones = x.new_ones(*x.shape[:-1], 1)
     return torch.cat([ones, x, x[..., row] * x[..., column] * weight], dim=-1)
 

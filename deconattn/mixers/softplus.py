@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from deconattn.mixers._scores import ScoreMixer
 
-# Below it softplus(z) = e^z to the last bit of float64; far below, softplus itself would be 0 and its row 0 / 0.
-EXPONENTIAL_BELOW = -40.0
+# Below −40 softplus(z) = e^z to the last bit of float64, and above 40 it is z; far below, softplus itself would be 0 and
+# its row 0 / 0. (torch takes z from 20 on, where e^−20 is still missing.)
+BEND = 40.0
 
 
 class Softplus(ScoreMixer):
@@ -28,5 +29,5 @@ class Softplus(ScoreMixer):
 
     def weights(self, s: Tensor, hidden: Tensor, reach: Tensor) -> Tensor:
         z = s * (math.log(self.config.head_dim) * reach.to(s.dtype).log())
-        curved = F.softplus(z.clamp(min=EXPONENTIAL_BELOW)).log()
-        return curved.where(z > EXPONENTIAL_BELOW, z).masked_fill(hidden, -math.inf).softmax(-1)
+        curved = F.softplus(z.clamp(min=-BEND), threshold=BEND).log()
+        return curved.where(z > -BEND, z).masked_fill(hidden, -math.inf).softmax(-1)

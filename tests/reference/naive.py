@@ -8,7 +8,7 @@ B sequences, L positions, d hidden size, dh = d / heads, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,28 @@ from torch import Tensor
 from tests.reference.layouts import simple_layers
 from tests.reference.parameters import complete
 
-VARIANTS = ("standard", "mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk")
-FIXED = ("rndembqk", "fixedseqqk")
+VARIANTS = ("standard", "mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk", "softplus")
+SOURCES = {
+    "rndembqk": "side",
+    "fixedseqqk": "side",
+    "staticembqk": "embeddings",
+}  # of queries and keys, where not "hidden"
+STREAMS = {"rndembqk": "random", "fixedseqqk": "text"}
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A variant that is not written down here: the decoder takes its attention map from elsewhere, and nothing but the map.
+
+    source, stream: as in `SOURCES` and `STREAMS`.
+    attention: the map (heads, L, L) of a source (L, d) and the mixer's tensors, or None where positions are not mixed.
+    alone: in that case, the output (L, d) of an input (L, d), each position by itself.
+    """
+
+    source: str
+    stream: str | None
+    attention: Callable[[Tensor, Mapping[str, Tensor]], Tensor | None]
+    alone: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -29,7 +49,7 @@ class Trace:
     logits: (B, L, V).
     maps: a layer's A, (B, heads, L, L); None where the layer mixes no positions (`mlp`, or skipped).
     scores: a layer's pre-softmax s, (B, heads, L, L), of which j ≤ i is used; u (B, heads, L) where it is
-        `nonapproximate`.
+        `nonapproximate`; None where the map is None or another's (`Definition`).
     """
 
     logits: Tensor
@@ -57,19 +77,29 @@ def rotate(x: Tensor, theta: float) -> Tensor:
 
 def head_scores(kind: str, query: Tensor, key: Tensor, theta: float) -> Tensor:
     """Scores of one head from unrotated query and key (L, dh): s (L, L), or u (L,) for `nonapproximate`."""
+    if kind == "nonapproximate":
+        return rotated_scores(kind, query, key)
+    return rotated_scores(kind, rotate(query, theta), rotate(key, theta))
+
+
+def rotated_scores(kind: str, query: Tensor, key: Tensor) -> Tensor:
+    """As `head_scores`, from query and key as they meet."""
     scale = math.sqrt(query.shape[1])
     if kind == "nonapproximate":
         silu = query / (1.0 + torch.exp(-query))
         return (silu * key).sum(dim=1) / scale
-    return torch.einsum("ic,jc->ij", rotate(query, theta), rotate(key, theta)) / scale
+    return torch.einsum("ic,jc->ij", query, key) / scale
 
 
-def head_map(kind: str, scores: Tensor) -> Tensor:
+def head_map(kind: str, scores: Tensor, head_dim: int) -> Tensor:
     """A (L, L) of one head from its scores: a row a query, zero above the diagonal, each row summing to 1."""
     length = scores.shape[-1]
     causal = torch.ones(length, length, dtype=scores.dtype).tril()
     if kind == "approximate":
         weights = (1.0 + scores + scores * scores / 2.0) * causal
+    elif kind == "softplus":
+        z = scores * math.log(head_dim) * torch.log(torch.arange(1, length + 1, dtype=scores.dtype))[:, None]
+        weights = (torch.clamp(z, min=0.0) + torch.log1p(torch.exp(-z.abs()))) * causal
     else:
         square = scores.expand(length, length).masked_fill(causal == 0, -math.inf)
         weights = torch.exp(square - square.amax(dim=1, keepdim=True).detach())
@@ -101,7 +131,7 @@ def maps_of(kind: str, source: Tensor, weights: Mapping[str, Tensor], c: Mapping
             query = rms_norm(query, weights["self_attn.q_norm.weight"], c["rms_norm_eps"])
             key = rms_norm(key, weights["self_attn.k_norm.weight"], c["rms_norm_eps"])
         scores.append(head_scores(kind, query, key, c["rope_theta"]))
-        maps.append(head_map(kind, scores[-1]))
+        maps.append(head_map(kind, scores[-1], dh))
     return torch.stack(maps), torch.stack(scores)
 
 
@@ -116,12 +146,38 @@ def mix(maps: Tensor, x: Tensor, weights: Mapping[str, Tensor], c: Mapping[str, 
     return linear(torch.cat(heads, dim=1), weights, "self_attn.o_proj")
 
 
+def mixer_layer(
+    kind: str,
+    x: Tensor,
+    source: Tensor,
+    weights: Mapping[str, Tensor],
+    c: Mapping[str, Any],
+    other: Definition | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """One mixer's output (L, d) on its normalised input x (L, d), and its maps and scores (`Trace`) where there are any."""
+    maps = scores = None
+    if other is not None:
+        maps = other.attention(source, weights)
+        if maps is None:
+            return other.alone(x, weights), None, None
+    elif kind == "mlp":
+        return swiglu(x, weights, "self_attn"), None, None
+    else:
+        maps, scores = maps_of(kind, source, weights, c)
+    return mix(maps, x, weights, c), maps, scores
+
+
 def forward(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], input_ids: Tensor, mode: str | None = None
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    input_ids: Tensor,
+    mode: str | None = None,
+    other: Definition | None = None,
 ) -> Trace:
     """The whole decoder on input_ids (B, L).
 
     mode: None; "skip" leaves the simple layers out entirely; "skip_mixer" leaves out their mixer only.
+    other: what the variant is, where it is none of `VARIANTS`.
     """
     c = complete(config)
     kind, eps, batch = c["variant"], c["rms_norm_eps"], input_ids.shape[0]
@@ -129,9 +185,10 @@ def forward(
     embedded = [table[ids] for ids in input_ids]
     # Each sequence is a stream of hidden states (L, d); the side stream, where there is one, comes last.
     streams = list(embedded)
-    if kind == "rndembqk":
+    stream = other.stream if other else STREAMS.get(kind)
+    if stream == "random":
         streams.append(state["model.side_embeddings"][: input_ids.shape[1]])
-    elif kind == "fixedseqqk":
+    elif stream == "text":
         streams.append(table[state["model.side_input_ids"][: input_ids.shape[1]]])
 
     simple = simple_layers(kind, c["layout"], c["num_hidden_layers"])
@@ -150,20 +207,22 @@ def forward(
         inputs = [rms_norm(x, norm, eps) for x in streams]
         if n in simple and mode == "skip_mixer":
             mixed = [torch.zeros_like(x) for x in streams]
-        elif mixer == "mlp":
-            mixed = [swiglu(x, weights, "self_attn") for x in inputs]
         else:
+            origin = (other.source if other else SOURCES.get(kind, "hidden")) if n in simple else "hidden"
             sources = inputs
-            if mixer in FIXED:
-                sources = [inputs[-1]]
-            elif mixer == "staticembqk":
+            if origin == "side":
+                sources = [inputs[-1]] * len(streams)
+            elif origin == "embeddings":
                 sources = [rms_norm(x, norm, eps) for x in embedded]
-            pairs = [maps_of(mixer, source, weights, c) for source in sources]
-            if mixer in FIXED:
-                pairs = pairs * len(streams)
-            mixed = [mix(pair[0], x, weights, c) for pair, x in zip(pairs, inputs, strict=True)]
-            maps = torch.stack([pair[0] for pair in pairs[:batch]])
-            scores = torch.stack([pair[1] for pair in pairs[:batch]])
+            layers = [
+                mixer_layer(mixer, x, source, weights, c, other if n in simple else None)
+                for x, source in zip(inputs, sources, strict=True)
+            ]
+            mixed = [layer[0] for layer in layers]
+            if layers[0][1] is not None:
+                maps = torch.stack([layer[1] for layer in layers[:batch]])
+            if layers[0][2] is not None:
+                scores = torch.stack([layer[2] for layer in layers[:batch]])
         all_maps.append(maps)
         all_scores.append(scores)
         streams = [x + y for x, y in zip(streams, mixed, strict=True)]
@@ -187,14 +246,16 @@ def loss(config: Mapping[str, Any], state: Mapping[str, Tensor], input_ids: Tens
     return next_token_loss(forward(config, state, input_ids, mode).logits, input_ids)
 
 
-def gradients(config: Mapping[str, Any], state: Mapping[str, Tensor], input_ids: Tensor) -> dict[str, Tensor]:
+def gradients(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], input_ids: Tensor, other: Definition | None = None
+) -> dict[str, Tensor]:
     """d loss / d tensor for every trained tensor of `state` (the side streams are not trained), by name.
 
     For L = 1, which has no next token, the loss is replaced by the mean of cos(logits).
     """
     trained = {n: v for n, v in state.items() if not n.startswith("model.side_")}
     leaves = {n: v.clone().requires_grad_() for n, v in trained.items()}
-    logits = forward(config, {**state, **leaves}, input_ids).logits
+    logits = forward(config, {**state, **leaves}, input_ids, None, other).logits
     value = next_token_loss(logits, input_ids) if input_ids.shape[1] > 1 else logits.cos().mean()
     found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
     pairs = zip(leaves.items(), found, strict=True)

@@ -59,23 +59,29 @@ def mixer_width(config: Mapping[str, Any]) -> int:
     return round(attention_size(config) / (3 * config["hidden_size"]))
 
 
-def parameter_shapes(config: Mapping[str, Any], width: int | None = None) -> dict[str, tuple[int, ...]]:
+def mixer_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors of a simple layer's mixer, by their names below `self_attn.`."""
+    if config["variant"] != "mlp":
+        return attention_shapes(config)
+    d, w = config["hidden_size"], mixer_width(config)
+    return {"gate_proj.weight": (w, d), "up_proj.weight": (w, d), "down_proj.weight": (d, w)}
+
+
+def parameter_shapes(
+    config: Mapping[str, Any], mixer: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, tuple[int, ...]]:
     """Name → shape of everything that is trained; the fixed side streams are not among it.
 
-    `width` overrides the inner width of an `mlp` mixer.
+    `mixer` gives the tensors of a simple layer's mixer, by their names below `self_attn.`, where they are of its own.
     """
     c = complete(config)
     d, inner, vocabulary = c["hidden_size"], c["intermediate_size"], c["vocab_size"]
     simple = simple_layers(c["variant"], c["layout"], c["num_hidden_layers"])
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, d)}
     for n in range(1, c["num_hidden_layers"] + 1):
-        if n in simple and c["variant"] == "mlp":
-            w = width or mixer_width(c)
-            mixer = {"gate_proj.weight": (w, d), "up_proj.weight": (w, d), "down_proj.weight": (d, w)}
-        else:
-            mixer = attention_shapes(c)
+        tensors = (mixer or mixer_shapes(c)) if n in simple else attention_shapes(c)
         prefix = f"model.layers.{n - 1}."
-        shapes |= {f"{prefix}self_attn.{name}": shape for name, shape in mixer.items()}
+        shapes |= {f"{prefix}self_attn.{name}": shape for name, shape in tensors.items()}
         shapes |= {
             f"{prefix}mlp.gate_proj.weight": (inner, d),
             f"{prefix}mlp.up_proj.weight": (inner, d),
@@ -89,29 +95,35 @@ def parameter_shapes(config: Mapping[str, Any], width: int | None = None) -> dic
     return shapes
 
 
-def random_state_dict(config: Mapping[str, Any], seed: int, width: int | None = None) -> dict[str, Tensor]:
+def random_state_dict(
+    config: Mapping[str, Any],
+    seed: int,
+    mixer: Mapping[str, tuple[int, ...]] | None = None,
+    stream: str | None = None,
+) -> dict[str, Tensor]:
     """A state dict of float64 tensors (and int64 `side_input_ids`), all far from their neutral values.
 
     Norm weights lie in 0.5 … 1.5 and biases are of the size of what they are added to, so that leaving one
-    out, or taking another layer's, changes the logits visibly.
+    out, or taking another layer's, changes the logits visibly. `mixer` as in `parameter_shapes`, and `stream` "random" or
+    "text": the side stream of a variant that is not known here.
     """
     c = complete(config)
     random = torch.Generator().manual_seed(seed)
     state: dict[str, Tensor] = {}
-    for name, shape in parameter_shapes(c, width).items():
+    for name, shape in parameter_shapes(c, mixer).items():
         if "norm" in name:
             state[name] = 0.5 + torch.rand(shape, generator=random, dtype=torch.float64)
             continue
         values = torch.randn(shape, generator=random, dtype=torch.float64)
-        if name.endswith("bias"):
+        if len(shape) < 2:
             values *= 0.5
         elif name != "model.embed_tokens.weight":
             values /= math.sqrt(shape[1])
         state[name] = values
     positions, d = c["max_position_embeddings"], c["hidden_size"]
-    if c["variant"] == "rndembqk":
+    if c["variant"] == "rndembqk" or stream == "random":
         noise = torch.randn((positions, d), generator=random, dtype=torch.float64)
         state["model.side_embeddings"] = 0.02 * noise
-    if c["variant"] == "fixedseqqk":
+    if c["variant"] == "fixedseqqk" or stream == "text":
         state["model.side_input_ids"] = torch.randint(c["vocab_size"], (positions,), generator=random)
     return state

@@ -94,6 +94,10 @@ def attend(kind: str, query: Tensor, key: Tensor, value: Tensor, scaling: float)
         scores = (nn.functional.silu(query) * key).sum(-1, keepdim=True) * scaling
         weight = torch.exp(scores - scores.amax(dim=2, keepdim=True).detach())
         return (weight * value).cumsum(2) / weight.cumsum(2)
+    if kind == "softplus":
+        dh, reach = query.shape[-1], torch.arange(1.0, query.shape[2] + 1, dtype=query.dtype)
+        weight = nn.functional.softplus((query * reach.log()[:, None]) @ key.mT * scaling * math.log(dh)).tril()
+        return nn.functional.normalize(weight, p=1, dim=-1) @ value
     return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
 
 
@@ -167,7 +171,7 @@ def exchanged(
                 return args, kwargs | {"position_embeddings": (torch.ones_like(cos), torch.zeros_like(sin))}
 
             layer.register_forward_pre_hook(unrotated, with_kwargs=True)
-        elif variant != "approximate":
+        elif variant not in ("approximate", "softplus"):
 
             def from_embeddings(_: nn.Module, args: tuple[Tensor], layer: nn.Module = layer) -> tuple[Tensor]:
                 return (layer.input_layernorm(seen["embeddings"]),)

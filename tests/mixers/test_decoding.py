@@ -1,0 +1,99 @@
+"""Whole models one token at a time: what is kept of the past is all that is needed of it, row by row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from deconattn.decoding import DecodingState
+from deconattn.model import LanguageModel
+from tests.mixers.cases import (
+    FLOAT64,
+    LENGTHS,
+    assert_near,
+    build,
+    config_of,
+    each_kind,
+    each_length,
+    each_pair,
+    random_state,
+    tokens,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+# Tokens that are taken in at once before the others follow singly: steps lead over 18, from where `approximate` keeps sums
+# (at 257 the prefill is beyond it), and over 64 and 256, where keys and values get a new page.
+PREFILLS = dict(zip(LENGTHS, (1, 1, 1, 16, 60, 230), strict=True))
+
+
+def decode(model: LanguageModel, ids: Tensor, state: DecodingState) -> Tensor:
+    """Logits (B, n, V) of n more tokens a row, one at a time."""
+    return torch.cat([model.lm_head(model.model(token, None, state)) for token in ids.split(1, dim=1)], dim=1)
+
+
+@each_length
+@each_kind
+@torch.no_grad()
+def test_prefill_and_decode_are_one_forward(variant: str, layout: str, heads: str, length: int) -> None:
+    model, _ = build(config_of(variant, layout, heads))
+    ids, first = tokens(3, length), PREFILLS[length]
+    expected, state = model.eval()(ids), model.model.new_state()
+    assert_near(model.lm_head(model.model(ids[:, :first], None, state)), expected[:, :first], FLOAT64, "prefill:")
+    if first < length:
+        assert_near(decode(model, ids[:, first:], state), expected[:, first:], FLOAT64, "decode:")
+
+
+@pytest.mark.parametrize("lengths", [(5, 1, 9), (40, 3, 22)], ids=["short", "long"])
+@each_kind
+@torch.no_grad()
+def test_rows_of_unequal_length_repeated_and_in_another_order(
+    variant: str, layout: str, heads: str, lengths: tuple[int, ...]
+) -> None:
+    """Each row decodes as it would alone, then as the row whose past it has been given; other states are left alone."""
+    model, _ = build(config_of(variant, layout, heads))
+    ids, state, order = tokens(3, 64), model.model.new_state(), [2, 0, 1, 2]
+    model.eval().model(ids[:, : max(lengths)], None, state, torch.tensor(lengths))
+    ahead = torch.stack([row[n : n + 8] for row, n in zip(ids, lengths, strict=True)])
+    found = decode(model, ahead, state)
+    state.select(torch.tensor(order))
+    after = tokens(4, 12, seed=5)
+    again = decode(model, after, state)
+    for b, n in enumerate(lengths):
+        alone = model(ids[b : b + 1, : n + 8])[0, n:]
+        assert_near(found[b], alone, FLOAT64, f"row {b}:")
+    for b, row in enumerate(order):
+        n = lengths[row] + 8
+        alone = model(torch.cat([ids[row, :n], after[b]])[None])[0, n:]
+        assert_near(again[b], alone, FLOAT64, f"row {b}, once row {row}:")
+
+
+@each_pair
+@torch.no_grad()
+def test_a_new_state_after_new_weights_knows_nothing_of_the_old(variant: str, layout: str, heads: str) -> None:
+    config, ids = config_of(variant, layout, heads), tokens(2, 24)
+    model, _ = build(config)
+    model.eval().model(ids, None, model.model.new_state())
+    other = random_state(config, 9)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        tensor.copy_(other[name])
+    state = model.model.new_state()
+    model.model(ids[:, :12], None, state)
+    fresh, _ = build(config, 9)
+    assert_near(decode(model, ids[:, 12:], state), fresh.eval()(ids)[:, 12:], FLOAT64)
+
+
+@each_pair
+@torch.no_grad()
+def test_tokens_taken_back_are_forgotten(variant: str, layout: str, heads: str) -> None:
+    """Or, from sums, refused in plain words."""
+    model, _ = build(config_of(variant, layout, heads))
+    ids, state = tokens(2, 30), model.model.new_state()
+    model.eval().model(ids[:, :12], None, state)
+    if not state.croppable:
+        with pytest.raises(ValueError, match="running sums"):
+            state.crop(4)
+        return
+    state.crop(4)
+    other = torch.cat([ids[:, :8], ids[:, 20:26]], dim=1)
+    assert_near(decode(model, other[:, 8:], state), model(other)[:, 8:], FLOAT64)
