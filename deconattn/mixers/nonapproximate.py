@@ -22,7 +22,7 @@ from deconattn.mixers._states import Seen, State
 if TYPE_CHECKING:
     from deconattn.model import ModelConfig
 
-CHUNK = 32
+CHUNK = 16
 IN_CACHE = 2**18  # numbers of a segment's values on a CPU: 1 MB in float32, half of a usual L2 cache
 
 
