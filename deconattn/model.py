@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deconattn import mixers
+from deconattn.decoding import DecodingState, SideMemory
 from deconattn.errors import UserError
 from deconattn.layouts import is_standard
-from deconattn.mixers._contract import Mixer, RMSNorm
+from deconattn.mixers._contract import Mixer, QueriesKeys, RMSNorm
+from deconattn.mixers._states import Seen, State
 
 Skip = Literal["skip", "skip_mixer"]
 CHUNKED_HEAD_FROM = 2**26  # logits (rows × V) from which the head is computed in chunks, never held whole
@@ -121,12 +123,37 @@ class Block(nn.Module):
             return hidden, self.input_layernorm(embeddings)
         return hidden, hidden
 
-    def forward(self, x: Tensor, embeddings: Tensor, skip: Skip | None) -> Tensor:
-        """Residual stream x and token embeddings E(t), both (B, L, d) → (B, L, d)."""
+    def forward(
+        self,
+        x: Tensor,
+        embeddings: Tensor,
+        skip: Skip | None,
+        side: QueriesKeys | None = None,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Residual stream x and token embeddings E(t), both (B, L, d) → (B, L, d).
+
+        `side` are the side stream's queries and keys of this layer, where it is not row 0; `state` is filled.
+        """
         if skip == "skip" and not self.standard:
             return x
         if skip is None or self.standard:
-            x = x + self.self_attn(*self.mixer_inputs(x, embeddings))
+            hidden, source = self.mixer_inputs(x, embeddings)
+            length = x.shape[1]
+            qk = source if side is None else (side[0][:, :, :length], side[1][:, :, :length])
+            x = x + self.self_attn(hidden, qk, state, lengths)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+    def step(
+        self, x: Tensor, embeddings: Tensor, skip: Skip | None, side: QueriesKeys | None, state: State, seen: Seen
+    ) -> Tensor:
+        """As `forward` for one more token a row, x and embeddings (B, 1, d), behind those that `state` has seen."""
+        if skip == "skip" and not self.standard:
+            return x
+        if skip is None or self.standard:
+            hidden, source = self.mixer_inputs(x, embeddings)
+            x = x + self.self_attn.step(hidden, source if side is None else side, state, seen)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -134,7 +161,8 @@ class Decoder(nn.Module):
     """Embeddings, blocks, final norm.
 
     Where the variant has a side stream, it is row 0 of the batch: it goes through the same blocks as every
-    sequence, through standard layers too, and is cut off at the end.
+    sequence, through standard layers too, and is cut off at the end. Without gradients it is computed once, alone,
+    and its queries and keys are kept.
     """
 
     side_embeddings: Tensor
@@ -147,6 +175,7 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, kind or config.variant == "standard") for kind in kinds)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.side_memory = SideMemory()
         # All simple layers are of one variant, so there is one side stream or none.
         streams = {block.self_attn.side_stream for block in self._blocks()} - {None}
         self.side_stream = streams.pop() if streams else None
@@ -165,25 +194,80 @@ class Decoder(nn.Module):
             UserError: longer than the side stream.
         """
         embeddings = self.embed_tokens(input_ids)
-        if self.side_stream is None or skip is not None:  # a skipped mixer reads no side stream
+        if not self._side_is_read(skip):
             return embeddings
-        length, limit = input_ids.shape[1], self.config.max_position_embeddings
+        return torch.cat([self._side_row(input_ids.shape[1], embeddings.dtype), embeddings])
+
+    def _side_is_read(self, skip: Skip | None) -> bool:
+        return self.side_stream is not None and skip is None  # a skipped mixer reads no side stream
+
+    def _side_row(self, length: int, dtype: torch.dtype) -> Tensor:
+        """The first `length` positions of the side stream's X⁰, (1, length, d)."""
+        limit = self.config.max_position_embeddings
         if length > limit:
             raise UserError(
                 f"a sequence of {length} tokens is longer than the side stream, which has {limit} positions"
             )
         if self.side_stream == "random":
-            side = self.side_embeddings[:length].to(embeddings.dtype)
-        else:
-            side = self.embed_tokens(self.side_input_ids[:length])
-        return torch.cat([side.unsqueeze(0), embeddings])
+            return self.side_embeddings[:length].to(dtype).unsqueeze(0)
+        return self.embed_tokens(self.side_input_ids[:length]).unsqueeze(0)
 
-    def forward(self, input_ids: Tensor, skip: Skip | None = None) -> Tensor:
-        """Final hidden states (B, L, d) of input_ids (B, L)."""
-        embeddings = x = self.embed(input_ids, skip)
-        for block in self.layers:
-            x = block(x, embeddings, skip)
+    def _side_queries_keys(self, length: int) -> list[QueriesKeys | None]:
+        """q and k of the side stream's first `length` positions in every layer that reads them."""
+        made: list[QueriesKeys | None] = []
+        embeddings = x = self._side_row(length, self.embed_tokens.weight.dtype)
+        for block in self._blocks():
+            reads = block.self_attn.qk_source == "side"
+            made.append(block.self_attn.queries_keys(block.mixer_inputs(x, embeddings)[1]) if reads else None)  # type: ignore[operator]
+            x = block(x, embeddings, None, made[-1])
+        return made
+
+    def _remembered(self, length: int, skip: Skip | None) -> list[QueriesKeys | None] | None:
+        """At inference, the side stream's queries and keys; None where there is none, or gradients go through it as row 0."""
+        if not self._side_is_read(skip) or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return None
+        self._side_row(length, torch.float32)  # long enough?
+        return self.side_memory.of(self, length, self._side_queries_keys)
+
+    def new_state(self) -> DecodingState:
+        """An empty state, which `forward` fills and extends."""
+        return DecodingState([block.self_attn.new_state() for block in self._blocks()])
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        skip: Skip | None = None,
+        state: DecodingState | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Final hidden states (B, L, d) of input_ids (B, L).
+
+        With a `state`, the tokens stand behind those that it has seen, and are put into it: of a new one the first `lengths`
+        (B,) of each row, or all. States hold no gradient.
+        """
+        if state is not None and state.seen is not None:
+            return torch.cat([self.step(token, skip, state) for token in input_ids.split(1, dim=1)], dim=1)
+        side = self._remembered(input_ids.shape[1], skip)
+        embeddings = x = self.embed(input_ids, skip) if side is None else self.embed_tokens(input_ids)
+        if state is not None and x.shape[0] != input_ids.shape[0]:
+            raise ValueError("a decoding state is filled at inference, under torch.no_grad()")
+        for n, block in enumerate(self.layers):
+            x = block(x, embeddings, skip, side and side[n], state and state.layers[n], lengths)
+        if state is not None:
+            state.begin(len(input_ids), input_ids.shape[1], lengths, x.device, side)
         return self.norm(x[-input_ids.shape[0] :])
+
+    @torch.no_grad()
+    def step(self, input_ids: Tensor, skip: Skip | None, state: DecodingState) -> Tensor:
+        """Final hidden state (B, 1, d) of one more token a row, input_ids (B, 1)."""
+        assert state.seen is not None
+        side = state.side_for(state.seen.most + 1) or self._remembered(state.seen.most + 1, skip)
+        state.side = side
+        embeddings = x = self.embed_tokens(input_ids)
+        for n, block in enumerate(self._blocks()):
+            x = block.step(x, embeddings, skip, side[n] if side else None, state.layers[n], state.seen)
+        state.seen = state.seen.after()
+        return self.norm(x)
 
     def attention_maps(self, input_ids: Tensor) -> list[Tensor | None]:
         """A of every layer, (B or 1, heads, L, L), or None where a layer does not mix positions."""

@@ -1,25 +1,30 @@
 """The contract of a mixer, and what all mixers with queries, keys and values share.
 
 A mixer is what stands between a layer's two residual additions in place of attention. It takes the layer's normalised
-input H, (B, L, d), and gives O, (B, L, d). Every variant states, in this order: its parameters, counted by a formula;
-`attention_map`, the definition of A, materialised; `mix`, the fast path for training and prefill.
+input H, (B, L, d), and gives O, (B, L, d). Every variant has five things, in this order: its parameters, counted by a
+formula; `attention_map`, the definition of A, materialised; `forward`, the fast path for training and prefill; `step`,
+one token at a time from a state of stated size; `costs`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from deconattn.mixers._costs import Costs
 from deconattn.mixers._rotary import rotary_tables, rotate
+from deconattn.mixers._states import Seen, State
 
 if TYPE_CHECKING:
     from deconattn.model import ModelConfig
 
 QKSource = Literal["hidden", "side", "embeddings"]
 SideStream = Literal["random", "text"]
+QueriesKeys = tuple[Tensor, Tensor]
 
 
 class RMSNorm(nn.Module):
@@ -32,7 +37,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, size) → (…, size), in x's dtype."""
-        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        wide = widened(x)
         return nn.functional.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps).to(x.dtype)
 
 
@@ -40,7 +45,8 @@ class Mixer(nn.Module, ABC):
     """What every variant is.
 
     `qk_source` says what the queries and keys are made of: the layer's own normalised input ("hidden"), that of the
-    side stream ("side": row 0 of the batch), or the layer-normalised token embeddings ("embeddings").
+    side stream ("side": row 0 of the batch in training, computed once at inference), or the layer-normalised token
+    embeddings ("embeddings").
 
     `side_stream` says, where there is one, what it starts from: random embeddings that are never trained, or the embeddings
     of a fixed text.
@@ -70,16 +76,43 @@ class Mixer(nn.Module, ABC):
         """The activations before the softmax that causal queries see, (B or 1, heads, N); None where there are none."""
 
     @abstractmethod
-    def forward(self, hidden: Tensor, source: Tensor) -> Tensor:
-        """O, (B, L, d), of the normalised input `hidden` (B, L, d) and the `source` of queries and keys (B or 1, L, d)."""
+    def forward(
+        self,
+        hidden: Tensor,
+        source: Tensor | QueriesKeys,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """O, (B, L, d), of the normalised input `hidden` (B, L, d) and the `source` of queries and keys (B or 1, L, d).
+
+        `source` may be the queries and keys themselves, where they were computed before (see `queries_keys`). A new
+        `state` takes in what was seen: the first `lengths` (B,) positions of each row, or all. It holds no gradient.
+        """
+
+    @abstractmethod
+    def new_state(self) -> State:
+        """An empty state, for `forward` to fill."""
+
+    @abstractmethod
+    def step(self, hidden: Tensor, source: Tensor | QueriesKeys, state: State, seen: Seen) -> Tensor:
+        """O, (B, 1, d), of one more token a row, `hidden` (B, 1, d), behind those that `state` has `seen`; extends `state`."""
+
+    @classmethod
+    @abstractmethod
+    def costs(cls, config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> Costs:
+        """What this mixer costs in one layer for `batch` sequences of `length` tokens, `itemsize` bytes a number.
+
+        With a side stream, `batch` counts the rows that are mixed; its queries and keys are those of one row more in
+        prefill and were computed before in decoding.
+        """
 
 
 class QKVMixer(Mixer):
     """A mixer with query, key, value and output projections, with Qwen2's names, biases and grouped queries.
 
-    A subclass gives `attention_map_of` and `mix` on projected queries and keys. Shapes: q, k (B or 1, heads, L,
-    head_dim) after the head norm (where `qk_norm`), RoPE (where `rotary`) and repetition of key heads; v (B, heads,
-    L, head_dim).
+    A subclass gives what happens to projected queries, keys and values: `attention_map_of`, `mix`, `fill` and `mix_step`.
+    Shapes: q (B or 1, heads, L, head_dim), k (B or 1, KV heads, L, head_dim), both after the head norm (where
+    `qk_norm`) and RoPE (where `rotary`); v (B, KV heads, L, head_dim).
     """
 
     rotary: ClassVar[bool] = True
@@ -104,50 +137,86 @@ class QKVMixer(Mixer):
         norms = 2 * config.head_dim if config.qk_norm else 0
         return weights + biases + norms
 
-    def queries_keys(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """q, k of `source` (B, L, d), each (B, heads, L, head_dim), ready for a dot product."""
+    def queries_keys(self, source: Tensor, seen: Seen | None = None) -> QueriesKeys:
+        """q and k of `source` (B, L, d), ready for a dot product; with `seen`, of one token behind those seen (L = 1)."""
         q = self.q_norm(self._split(self.q_proj(source)))
         k = self.k_norm(self._split(self.k_proj(source)))
         if self.rotary:
-            tables = rotary_tables(source.shape[1], self.config.head_dim, self.config.rope_theta, q)
-            q, k = rotate(q, tables), rotate(k, tables)
-        return q, self._repeat(k)
-
-    def values(self, hidden: Tensor) -> Tensor:
-        """v of `hidden` (B, L, d), (B, heads, L, head_dim)."""
-        return self._repeat(self._split(self.v_proj(hidden)))
-
-    def output(self, mixed: Tensor) -> Tensor:
-        """The heads of `mixed` (B, heads, L, head_dim), joined and projected: (B, L, d)."""
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+            end = source.shape[1] if seen is None else seen.most + 1
+            cos, sin = rotary_tables(end, self.config.head_dim, self.config.rope_theta, q)
+            if seen is not None and seen.equal:
+                cos, sin = cos[seen.most :], sin[seen.most :]
+            elif seen is not None:
+                cos, sin = cos[seen.rows, None, None], sin[seen.rows, None, None]
+            q, k = rotate(q, (cos, sin)), rotate(k, (cos, sin))
+        return q, k
 
     def attention_map(self, source: Tensor) -> Tensor:
         q, k = self.queries_keys(source)
-        wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-        return self.attention_map_of(q.to(wide), k.to(wide))
+        return self.attention_map_of(widened(q), widened(self.repeat(k)))
 
-    def raw_scores(self, source: Tensor) -> Tensor:
-        q, k = self.queries_keys(source)
-        return scores(q, k)[..., ~future(source.shape[1], source.device)]
+    def forward(
+        self,
+        hidden: Tensor,
+        source: Tensor | QueriesKeys,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        q, k = self.queries_keys(source) if isinstance(source, Tensor) else source
+        v = self._split(self.v_proj(hidden))
+        if state is not None:
+            self.fill(state, q, k, v, lengths)
+        return self._output(self.mix(q, self.repeat(k), self.repeat(v)))
 
-    def forward(self, hidden: Tensor, source: Tensor) -> Tensor:
-        q, k = self.queries_keys(source)
-        return self.output(self.mix(q, k, self.values(hidden)))
+    def step(self, hidden: Tensor, source: Tensor | QueriesKeys, state: State, seen: Seen) -> Tensor:
+        q, k = self.queries_keys(source, seen) if isinstance(source, Tensor) else source
+        v = self._split(self.v_proj(hidden))
+        return self._output(self.mix_step(q, k, v, state, seen))
 
     @abstractmethod
     def attention_map_of(self, q: Tensor, k: Tensor) -> Tensor:
-        """A (B, heads, L, L) of projected queries and keys: the definition."""
+        """A (B, heads, L, L) of projected queries and keys, one key head a query head: the definition."""
 
     @abstractmethod
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """A @ v, (B, heads, L, head_dim), by the fastest exact form."""
+        """A @ v, (B, heads, L, head_dim), by the fastest exact form; keys and values repeated to one a query head."""
+
+    @abstractmethod
+    def fill(self, state: State, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> None:
+        """Put the first `lengths` (B,) positions of each row, or all, into an empty `state`."""
+
+    @abstractmethod
+    def mix_step(self, q: Tensor, k: Tensor, v: Tensor, state: State, seen: Seen) -> Tensor:
+        """The last row of A @ v, (B, heads, 1, head_dim), for one more token; puts it into `state`."""
+
+    def repeat(self, x: Tensor) -> Tensor:
+        """(B, KV heads, …) → (B, heads, …): each key head for the query heads of its group."""
+        group = self.config.num_attention_heads // self.config.kv_heads
+        return x if group == 1 else x.repeat_interleave(group, dim=1)
+
+    def _output(self, mixed: Tensor) -> Tensor:
+        """The heads of `mixed` (B, heads, L, head_dim), joined and projected: (B, L, d)."""
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
 
-    def _repeat(self, x: Tensor) -> Tensor:
-        group = self.config.num_attention_heads // self.config.kv_heads
-        return x if group == 1 else x.repeat_interleave(group, dim=1)
+    @classmethod
+    def projection_flops(cls, config: ModelConfig, qk_tokens: int, vo_tokens: int) -> int:
+        """q and k of `qk_tokens`, v and o of `vo_tokens`: 2·(d² + d·kv) each a token."""
+        d, kv_size = config.hidden_size, config.kv_heads * config.head_dim
+        return 2 * d * (d + kv_size) * (qk_tokens + vo_tokens)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Leave the choice of precision to what follows; devices that have no autocast ("meta") need nothing."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in at least float32."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def scores(q: Tensor, k: Tensor) -> Tensor:

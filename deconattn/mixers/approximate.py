@@ -6,37 +6,72 @@ Reading: the three orders are normalised jointly, as Based does (Arora et al., 2
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from deconattn.mixers._contract import QKVMixer, future, scores
+from deconattn.mixers._contract import without_autocast
+from deconattn.mixers._costs import Costs, block_pairs
+from deconattn.mixers._scores import ScoreMixer
+from deconattn.mixers._states import Seen, State
+from deconattn.mixers._taylor import BLOCK, TaylorAttention, TaylorState, features, fused, switch, taylor_weights
 
-BLOCK = 128
-WHOLE_UP_TO = 512  # below this length the whole L × L map is faster than the block-wise form
+if TYPE_CHECKING:
+    from deconattn.model import ModelConfig
 
 
-def taylor_weights(s: Tensor) -> Tensor:
-    """w = 1 + s + s²/2."""
-    return 1 + s * (1 + 0.5 * s)
+class Approximate(ScoreMixer):
+    """Taylor attention: softmax's exponential replaced by its second-order expansion.
 
+    Decoding keeps keys and values while they are read faster than the sums Σ φ(k)vᵀ and Σ φ(k) of the linear form,
+    and turns them into those sums at `switch`.
+    """
 
-class Approximate(QKVMixer):
-    """Taylor attention: softmax's exponential replaced by its second-order expansion."""
-
-    def attention_map_of(self, q: Tensor, k: Tensor) -> Tensor:
-        w = taylor_weights(scores(q, k)).masked_fill(future(q.shape[2], q.device), 0.0)
+    def weights(self, s: Tensor, hidden: Tensor, reach: Tensor) -> Tensor:
+        w = taylor_weights(s).masked_fill(hidden, 0.0)
         return w / w.sum(-1, keepdim=True)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        length = q.shape[2]
-        block = length if length <= WHOLE_UP_TO else BLOCK
-        rows = []
-        for start in range(0, length, block):
-            end = min(start + block, length)
-            # The causal half is never computed beyond the block on the diagonal.
-            s = scores(q[:, :, start:end], k[:, :, :end])
-            wide = s.float() if s.dtype == torch.bfloat16 else s
-            w = taylor_weights(wide).masked_fill(future(end, q.device)[start:end], 0.0)
-            total = w.sum(-1, keepdim=True)
-            rows.append((w / total).to(v.dtype) @ v[:, :, :end])
-        return torch.cat(rows, dim=2)
+        if q.is_cuda and q.dtype != torch.float64 and q.shape[-1] >= 16:  # what the kernel is made for
+            return fused(q, k, v)
+        with without_autocast(v.device):
+            return TaylorAttention.apply(q.contiguous(), k.contiguous(), v.contiguous())
+
+    def new_state(self) -> State:
+        return TaylorState()
+
+    def fill(self, state: State, q: Tensor, k: Tensor, v: Tensor, lengths: Tensor | None) -> None:
+        assert isinstance(state, TaylorState) and state.rows is not None
+        state.rows.fill(keys=k, values=v)
+        if k.shape[2] > switch(self.config.head_dim):
+            full = torch.full((len(k),), k.shape[2], device=k.device)
+            state.sum_up(full if lengths is None else lengths)
+
+    def mix_step(self, q: Tensor, k: Tensor, v: Tensor, state: State, seen: Seen) -> Tensor:
+        assert isinstance(state, TaylorState)
+        if state.rows is not None and seen.most + 1 > switch(self.config.head_dim):
+            state.sum_up(seen.rows)
+        if state.rows is not None:
+            return super().mix_step(q, k, v, state.rows, seen)
+        return state.step(q.unflatten(1, (k.shape[1], -1)).squeeze(3), k, v)
+
+    @classmethod
+    def visited_pairs(cls, length: int) -> int:
+        return block_pairs(length, BLOCK)
+
+    @classmethod
+    def costs(cls, config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> Costs:
+        """As softmax attention's until `switch`; beyond it decoding reads and extends sums of fixed size, in float32."""
+        by_keys = super().costs(config, batch, length, itemsize)
+        if length <= switch(config.head_dim):
+            return by_keys
+        one = features(config.head_dim) * (config.head_dim + 1)
+        update, read = 2 * batch * config.kv_heads * one, 2 * batch * config.num_attention_heads * one
+        return Costs(
+            prefill_flops_square=by_keys.prefill_flops_square,
+            prefill_flops_causal=by_keys.prefill_flops_causal,
+            prefill_flops=by_keys.prefill_flops,
+            decode_flops=cls.projection_flops(config, batch, batch) + update + read,
+            state_bytes=batch * config.kv_heads * one * max(itemsize, 4),
+        )

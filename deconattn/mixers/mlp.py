@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deconattn.mixers._contract import Mixer, QKVMixer
+from deconattn.mixers._contract import Mixer, QKVMixer, QueriesKeys
+from deconattn.mixers._costs import Costs
+from deconattn.mixers._states import Nothing, Seen, State
 
 if TYPE_CHECKING:
     from deconattn.model import ModelConfig
@@ -42,5 +44,24 @@ class MLP(Mixer):
     def raw_scores(self, source: Tensor) -> None:
         return None
 
-    def forward(self, hidden: Tensor, source: Tensor) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        source: Tensor | QueriesKeys,
+        state: State | None = None,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+
+    def new_state(self) -> State:
+        return Nothing()
+
+    def step(self, hidden: Tensor, source: Tensor | QueriesKeys, state: State, seen: Seen) -> Tensor:
+        return self.forward(hidden, source)
+
+    @classmethod
+    def costs(cls, config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> Costs:
+        """Three products of d·m a token, no state."""
+        a_token = 6 * config.hidden_size * inner_width(config)
+        prefill = batch * length * a_token
+        return Costs(prefill, prefill, prefill, decode_flops=batch * a_token, state_bytes=0)

@@ -8,19 +8,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
-from deconattn.mixers._contract import QKSource, QKVMixer
-from deconattn.mixers._softmax import softmax_attention, softmax_map
+from deconattn.mixers._contract import QKSource
+from deconattn.mixers._softmax import SoftmaxMixer
 
 
-class StaticEmbQK(QKVMixer):
+class StaticEmbQK(SoftmaxMixer):
     """Softmax attention whose queries and keys read the embeddings of the actual input."""
 
     qk_source: ClassVar[QKSource] = "embeddings"
-
-    def attention_map_of(self, q: Tensor, k: Tensor) -> Tensor:
-        return softmax_map(q, k)
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return softmax_attention(q, k, v)

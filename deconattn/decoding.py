@@ -1,0 +1,110 @@
+"""What a whole model keeps while it decodes: one state a layer, and the side stream, which is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from deconattn.mixers._contract import QueriesKeys
+from deconattn.mixers._scores import side_positions
+from deconattn.mixers._states import Seen, State
+
+if TYPE_CHECKING:
+    from deconattn.model import Decoder
+
+
+class DecodingState:
+    """The states of a model's layers, and how many tokens each row has seen (None before the first)."""
+
+    def __init__(self, layers: list[State]) -> None:
+        self.layers = layers
+        self.seen: Seen | None = None
+        self.side: list[QueriesKeys | None] | None = None
+
+    def begin(
+        self,
+        batch: int,
+        length: int,
+        lengths: Tensor | None,
+        device: torch.device,
+        side: list[QueriesKeys | None] | None,
+    ) -> None:
+        """Note that the first `length` positions have been seen, of each row its first `lengths` (B,), beside `side`."""
+        self.side = side
+        rows = torch.full((batch,), length, device=device) if lengths is None else lengths
+        self.seen = Seen(rows, length, lengths is None)
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.seen = self.side = None
+        for layer in self.layers:
+            layer.reset()
+
+    def select(self, index: Tensor) -> None:
+        """Keep rows `index` (B',) of the batch, in that order."""
+        if self.seen is not None:
+            self.seen = self.seen.select(index)
+            for layer in self.layers:
+                layer.select(index)
+
+    @property
+    def croppable(self) -> bool:
+        """Whether tokens can be taken back; not from running sums."""
+        return all(layer.croppable for layer in self.layers)
+
+    def crop(self, count: int) -> None:
+        """Forget the last `count` tokens of every row.
+
+        Raises:
+            ValueError: a layer that keeps sums and cannot forget.
+        """
+        if count and not self.croppable:
+            raise ValueError("this variant keeps running sums of the past, from which no token can be taken back")
+        if count and self.seen is not None:
+            self.seen = self.seen.after(-count)
+
+    def side_for(self, length: int) -> list[QueriesKeys | None] | None:
+        """The side stream's queries and keys, where they reach `length` positions."""
+        known = next((pair for pair in self.side or [] if pair), None)
+        return self.side if known and known[0].shape[2] >= length else None
+
+    def nbytes(self) -> int:
+        """Bytes that the layers hold, and the side stream's queries and keys."""
+        return sum(layer.nbytes() for layer in self.layers) + side_nbytes(self.side)
+
+
+class SideMemory:
+    """Queries and keys of the side stream in every layer, kept for as long as the weights that made them stay as they are."""
+
+    def __init__(self) -> None:
+        self._made_from: tuple[object, ...] = ()
+        self._length = 0
+        self._layers: list[QueriesKeys | None] = []
+
+    def of(
+        self, decoder: Decoder, length: int, make: Callable[[int], list[QueriesKeys | None]]
+    ) -> list[QueriesKeys | None]:
+        """A layer's q and k of the first `length` positions or more, made by `make(positions)` when weights or length need it."""
+        made_from = _fingerprint(decoder)
+        if made_from != self._made_from or not self._made_from or self._length < length:
+            self._length = side_positions(decoder.config, length)
+            self._layers, self._made_from = make(self._length), made_from
+        return self._layers
+
+
+def side_nbytes(side: list[QueriesKeys | None] | None) -> int:
+    """Bytes of the side stream's queries and keys in all layers."""
+    return sum(x.numel() * x.element_size() for pair in side or [] if pair for x in pair)
+
+
+def _fingerprint(module: nn.Module) -> tuple[object, ...]:
+    """Changes with every update of a weight, in place or by a new tensor, and with the precision; empty where it cannot tell."""
+    tensors = [*module.parameters(), *module.buffers()]
+    if any(x.is_inference() for x in tensors):
+        return ()
+    kind = tensors[0].device.type
+    precision = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+    return (precision, *((x.data_ptr(), x._version, x.dtype) for x in tensors))
