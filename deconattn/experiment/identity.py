@@ -254,6 +254,16 @@ class Identity:
         heldout = self.tokens / "heldout.parquet"
         return {task: str(self.tasks.get(task, heldout)) for task in self.settings.evaluation.tasks}
 
+    @cached_property
+    def baselines_spec(self) -> dict[str, Any]:
+        """Everything that decides the values of random guessing and of the majority class."""
+        return {
+            "limits": {task: self.settings.evaluation.limit_of(task) for task in self.settings.evaluation.tasks},
+            "files": self.task_files,
+            "tokenizer": self.tokenizer.name,
+            "code": code_digest("deconattn.evaluation.baselines"),
+        }
+
     @staticmethod
     def evaluation_modules(run: Run) -> list[str]:
         """What an evaluation imports by name."""

@@ -205,6 +205,10 @@ class Settings(Section):
     grid: list[GridBlock] = Field(min_length=1, description="Blocks of runs; a run that two blocks name is done once.")
     evaluation: EvaluationSettings = Field(description="What a trained model is asked.")
     exhibits: Exhibits = Field(default_factory=Exhibits, description="Which tables and figures to draw.")
+    redo_gpu_hours: NonNegativeReal = Field(
+        default=8.0,
+        description="Finished training that a launch may do again, in GPU-hours; one that would do more stops and says so.",
+    )
     resources: dict[str, ResourceSettings] = Field(
         default={}, description="How runs are carried out: `default`, and per model."
     )

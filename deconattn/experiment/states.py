@@ -6,14 +6,16 @@ code (or code adopted as the same), the same tokens, weights and tables. Times o
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from deconattn.experiment import grid
-from deconattn.experiment.code import code_digest
-from deconattn.experiment.identity import Identity, short_hash
+from deconattn.experiment.code import PACKAGE, closure, code_digest
+from deconattn.experiment.identity import Identity, canonical, short_hash
 from deconattn.experiment.records import read_record
 from deconattn.files import sha256_file
 
@@ -87,23 +89,56 @@ class States:
         return sha256_file(path) if path.is_file() else None
 
     # ---- report -------------------------------------------------------------------------------------------------------------
-    def _aggregate(self, name: str, runs: str, stages: tuple[str, ...]) -> State:
-        """Of the gathered tables that `name` (aggregate, aggregate_analysis, baselines) writes, by its canonical `runs`."""
-        names = self.ident.analysed if name == "aggregate_analysis" else list(self.ident.specs)
-        for run in names if stages else ():
-            for stage in stages:
-                if not self.of_run(run, stage).fresh:
-                    return State("stale", f"{run}: {stage} is to be done")
-        record, _ = read_record(self.ident.report / "tables" / f"{name}.json")
-        if record is None:
+    def gathering(self, name: str, runs: dict[str, str], partial: bool) -> State:
+        """Of the tables that `name` (aggregate, aggregate_analysis) gathers from `runs` (run → note).
+
+        With `partial` they hold what is there; else a run that is to be done makes them stale too, by its own doing.
+        """
+        found = self.aggregate(name, canonical(runs))
+        stages = () if partial else ("pretrain", "evaluate" if name == "aggregate" else "analyse")
+        ready = all(self.of_run(run, stage).fresh for run in runs for stage in stages)
+        if name == "aggregate":
+            ready = ready and self.baselines().fresh
+        return found if ready or not found.fresh else MISSING
+
+    def drawing(self, exhibit: str, options: str, gatherings: Iterable[State]) -> State:
+        """Of a table or figure, whose tables have these states."""
+        found = self.exhibit(exhibit, options)
+        return found if all(each.fresh for each in gatherings) or not found.fresh else MISSING
+
+    def provenance(self, exhibits: Iterable[str], drawings: Iterable[State]) -> State:
+        """Of the page of all tables' and figures' origins."""
+        record, _ = read_record(self.ident.report / "provenance.json")
+        if record is None or not (self.ident.report / "provenance.html").is_file():
             return MISSING
-        return FRESH if record.get("key") == gathered_key(name, runs, self.ident.report) else State("stale", "its runs")
+        if record.get("key") != provenance_key(exhibits, self.ident.report):
+            return State("stale", "its tables and figures")
+        return FRESH if all(each.fresh for each in drawings) else MISSING
+
+    def _aggregate(self, name: str, runs: str) -> State:
+        if any(not (self.ident.report / "tables" / table).is_file() for table in GATHERED[name]):
+            return MISSING
+        record, _ = read_record(self.ident.report / "tables" / f"{name}.json")
+        if record is not None and record.get("key") == gathered_key(name, runs, self.ident.report):
+            return FRESH
+        return State("stale", "other runs, records or code")
+
+    def baselines(self) -> State:
+        """Of the values of random guessing and of the majority class."""
+        folder = self.ident.report / "tables"
+        if not (folder / "baselines.parquet").is_file() or not (folder / "baselines.json").is_file():
+            return MISSING
+        record, _ = read_record(folder / "baselines.json")
+        changes = differences((record or {}).get("spec") or {}, self.ident.baselines_spec)
+        return State("stale", "; ".join(changes)) if changes else FRESH
 
     def _exhibit(self, exhibit: str, options: str) -> State:
-        record, _ = read_record(exhibit_record(self.ident.report, exhibit))
-        if record is None:
+        path = exhibit_record(self.ident.report, exhibit)
+        kinds = TABLE_KINDS if exhibit.startswith("table") else FIGURE_KINDS
+        if any(not path.with_suffix(f".{kind}").is_file() for kind in kinds):
             return MISSING
-        if record.get("key") == exhibit_key(exhibit, options, self.ident.report):
+        record, _ = read_record(path)
+        if record is not None and record.get("key") == exhibit_key(exhibit, options, self.ident.report):
             return FRESH
         return State("stale", "its code, options or tables")
 
@@ -130,18 +165,21 @@ def weights_of(folder: Path) -> str | None:
     return (done or {}).get("files", {}).get(WEIGHTS)
 
 
-# ---- what the report stands on: computed by the launch to see whether it changed, and by the job to write it down ---------------
-GATHERERS = {
+# ---- what the report stands on: worked out by a launch to see what changed, and by the job to write it down ---------------------
+GATHERED = {
+    "aggregate": ("runs.parquet", "evaluation.parquet", "training.parquet", "gaps.parquet", "aggregate.json"),
+    "aggregate_analysis": ("attention.parquet", "scores.parquet", "analysis_gaps.parquet", "aggregate_analysis.json"),
+}
+TABLE_KINDS, FIGURE_KINDS = ("html", "csv", "tex", "parquet", "json"), ("png", "svg", "pdf", "json")
+_READ = {
     "aggregate": ("deconattn.report.collect", ("done.json", "evaluation.json")),
     "aggregate_analysis": ("deconattn.report.collect_analysis", ("done.json", "analysis.json")),
 }
 
 
 def gathered_key(name: str, runs: str, report: Path) -> str:
-    """Key of the gathered tables: the code, the runs (canonical JSON of name → note) and the records they left."""
-    import json
-
-    module, files = GATHERERS[name]
+    """Key of gathered tables: the code, the runs (canonical JSON of run → note) and the records that these left."""
+    module, files = _READ[name]
     folders = [report.parent.parent / "runs" / run for run in json.loads(runs)]
     records = [[read_record(folder / file)[1] for file in files] for folder in folders]
     baselines = read_record(report / "tables" / "baselines.json")[1] if name == "aggregate" else None
@@ -154,10 +192,19 @@ def exhibit_record(report: Path, exhibit: str) -> Path:
 
 
 def exhibit_key(exhibit: str, options: str, report: Path) -> str:
-    """Key of a table or figure: its code, its options, and the keys of the tables that it reads."""
+    """Key of a table or figure: its code, its options, the keys of the tables that it reads, the published values."""
     names = ["aggregate", *(["aggregate_analysis"] if exhibit in grid.ANALYSED else [])]
     tables = [(read_record(report / "tables" / f"{name}.json")[0] or {}).get("key") for name in names]
-    return short_hash([code_digest(*exhibit_modules(exhibit)), options, tables])
+    modules = exhibit_modules(exhibit)
+    published = "deconattn.report.published" in closure(*modules)
+    paper = sha256_file(PACKAGE / "report" / "published_results.csv") if published else None
+    return short_hash([code_digest(*modules), options, tables, paper])
+
+
+def provenance_key(exhibits: Iterable[str], report: Path) -> str:
+    """Key of the page of origins: its code and the records that it shows."""
+    records = [read_record(exhibit_record(report, exhibit))[1] for exhibit in exhibits]
+    return short_hash([code_digest("deconattn.report.provenance_page"), records])
 
 
 def exhibit_modules(exhibit: str) -> list[str]:

@@ -17,6 +17,7 @@ TITLE = {
     "figure8": "Figure 8 · indicators, uniform and hybrid",
 }
 _QUALITY, _TRAINING, _INSIDE = "1 What the models can do", "2 How they train", "3 What their attention does"
+PROVENANCE = "4 Where it comes from"
 CATEGORY = {
     **dict.fromkeys(("table1", "table2", "table3", "table4", "figure3", "figure4"), _QUALITY),
     "figure5": _TRAINING,

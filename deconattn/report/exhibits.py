@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deconattn.errors import UserError
-from deconattn.files import atomic_write, write_json
+from deconattn.files import atomic_write, sha256_file, write_json
 from deconattn.nearest import not_one_of
 from deconattn.report import schema
 from deconattn.report.drawing import Drawing
@@ -30,18 +30,20 @@ EXHIBITS: dict[str, str] = {
 TABLE_FORMATS = ("parquet", "csv", "tex", "html")
 
 
-def draw(exhibit: str, tables_folder: Path, out_folder: Path, options: dict[str, Any]) -> list[Path]:
+def draw(
+    exhibit: str, tables_folder: Path, out_folder: Path, options: dict[str, Any], key: str | None = None
+) -> list[Path]:
     """Draw an exhibit from the collected tables; returns the files written.
 
-    A figure is written as `<exhibit>.{svg,pdf,png,json}`, a table as `<exhibit>.{parquet,csv,tex,html}`, into
-    `out_folder`. Raises `UserError` for an unknown exhibit, option or model and for tables that are not there.
+    A figure is written as `<exhibit>.{svg,pdf,png,json}`, a table as `<exhibit>.{parquet,csv,tex,html,json}`, into
+    `out_folder`, the JSON last; `key` is written into it and says what the exhibit was drawn from. Raises `UserError` for an unknown exhibit, option or model and for tables that are not there.
     """
     module = _module(exhibit)
     _check_options(exhibit, module.OPTIONS, options)
     results = Results(tables_folder)
     if exhibit.startswith("table"):
-        return _write_table(module.draw(results, options), results, Path(out_folder), options)
-    return _write_figure(exhibit, module, results, Path(out_folder), options)
+        return _write_table(module.draw(results, options), results, Path(out_folder), options, key)
+    return _write_figure(exhibit, module, results, Path(out_folder), options, key)
 
 
 def options_of(exhibit: str) -> dict[str, str]:
@@ -51,7 +53,7 @@ def options_of(exhibit: str) -> dict[str, str]:
 
 def outputs_of(exhibit: str) -> tuple[str, ...]:
     """The file names that `draw` writes for an exhibit, without importing anything that draws."""
-    kinds = TABLE_FORMATS if exhibit.startswith("table") else ("svg", "pdf", "png", "json")
+    kinds = (*TABLE_FORMATS, "json") if exhibit.startswith("table") else ("svg", "pdf", "png", "json")
     return tuple(f"{exhibit}.{kind}" for kind in kinds)
 
 
@@ -70,7 +72,9 @@ def _check_options(exhibit: str, allowed: dict[str, str], options: dict[str, Any
             raise UserError(f"{exhibit}: option {name!r} is missing ({allowed[name]})")
 
 
-def _write_figure(exhibit: str, module: Any, results: Results, out: Path, options: dict[str, Any]) -> list[Path]:
+def _write_figure(
+    exhibit: str, module: Any, results: Results, out: Path, options: dict[str, Any], key: str | None
+) -> list[Path]:
     from deconattn.report import style
 
     with style.styled():
@@ -78,11 +82,14 @@ def _write_figure(exhibit: str, module: Any, results: Results, out: Path, option
         paths = style.save(drawing.figure, out, exhibit)
     record = out / f"{exhibit}.json"
     more = getattr(module, "TABLES", ())
-    write_json(record, provenance(results, exhibit, drawing.runs, drawing.gaps, options, more))
+    origin = provenance(results, exhibit, drawing.runs, drawing.gaps, options, more)
+    write_json(record, {**origin, "key": key, "files": {path.name: sha256_file(path) for path in paths}})
     return [*paths, record]
 
 
-def _write_table(table: Table, results: Results, out: Path, options: dict[str, Any]) -> list[Path]:
+def _write_table(
+    table: Table, results: Results, out: Path, options: dict[str, Any], key: str | None
+) -> list[Path]:
     from deconattn.report.table_html import to_html
     from deconattn.report.table_latex import to_latex
     from deconattn.report.table_text import to_csv
@@ -98,7 +105,9 @@ def _write_table(table: Table, results: Results, out: Path, options: dict[str, A
         with atomic_write(out / f"{table.exhibit}.{kind}") as temporary:
             temporary.write_text(write(), encoding="utf-8")
         paths.append(out / f"{table.exhibit}.{kind}")
-    return paths
+    origin = out / f"{table.exhibit}.json"
+    write_json(origin, {**record, "key": key, "files": {path.name: sha256_file(path) for path in paths}})
+    return [*paths, origin]
 
 
 def _origin(record: dict[str, Any]) -> str:
