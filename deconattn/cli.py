@@ -96,7 +96,43 @@ def _parser() -> argparse.ArgumentParser:
             ("exhibit", {}), ("options", {}), ("tables", path), ("folder", path))  # fmt: skip
     command("provenance", _provenance, "one page of where all tables and figures come from",
             ("exhibits", {"type": json.loads}), ("report", path))  # fmt: skip
+    _add_questions(command)
     return parser
+
+
+def _add_questions(command: Callable[..., None]) -> None:
+    """Commands about what is there and what is to be done; `deconattn.experiment.commands` answers them."""
+    configs = ("configs", {"type": Path, "nargs": "+", "metavar": "CONFIG", "help": "files that are merged, as for snakemake"})
+    as_json = ("--json", {"action": "store_true", "help": "for programs"})
+
+    def ask(name: str) -> Handler:
+        def handler(options: argparse.Namespace) -> None:
+            from deconattn.experiment import commands
+
+            getattr(commands, name)(options)
+
+        return handler
+
+    command("plan", ask("plan"), "say what would run and what it costs", configs, as_json,
+            ("--gpus", {"type": int, "help": "GPUs for the wall time"}),
+            ("--device", {"default": "h100", "help": "GPU where no finished run tells the speed (default h100)"}),
+            ("--mfu", {"type": float, "default": 0.4, "help": "model FLOPs utilisation there (default 0.4)"}))  # fmt: skip
+    command("explain", ask("explain"), "say why each run would run again", configs, as_json,
+            ("--run", {"help": "one run, by its folder, name or name without hash"}))  # fmt: skip
+    command("adopt", ask("adopt"), "declare the code as it stands to give the results of the finished runs", configs,
+            ("--reason", {"required": True, "help": "why the results stay the same"}),
+            ("--stage", {"action": "append", "choices": ("data", "training", "evaluation", "analysis"),
+                         "help": "only this stage (may be repeated)"}),
+            ("--variant", {"action": "append", "help": "only runs of this variant (may be repeated)"}),
+            ("--dry-run", {"action": "store_true", "help": "list, and write nothing"}))  # fmt: skip
+    command("prune", ask("prune"), "list results that no config names; delete them only with --delete",
+            ("configs", {"type": Path, "nargs": "+", "metavar": "CONFIG", "help": "configs, each by itself"}), as_json,
+            ("--delete", {"action": "store_true", "help": "delete what is listed"}),
+            ("--older-than", {"type": float, "default": 1.0, "metavar": "HOURS",
+                              "help": "keep what was written to since (default 1)"}))  # fmt: skip
+    command("verify", ask("verify"), "check every result against its spec, manifests and checksums",
+            ("configs", {"type": Path, "nargs": "*", "metavar": "CONFIG", "help": "only the runs of this config"}),
+            as_json)  # fmt: skip
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -119,6 +155,7 @@ def _mirror_text(options: argparse.Namespace) -> None:
     from deconattn.data.mirror import mirror_corpus_part
 
     mirror_corpus_part(options.source, options.part, options.parts, options.out, options.source.get("max_bytes"))
+    _note_mirror(options.out.parent, options.source)
 
 
 def _mirror_manifest(options: argparse.Namespace) -> None:
@@ -131,19 +168,32 @@ def _mirror_task(options: argparse.Namespace) -> None:
     from deconattn.data.mirror import mirror_task
 
     mirror_task(options.source, options.task, options.out)
+    _note_mirror(options.out.parent, options.source)
 
 
 def _mirror_tokenizer(options: argparse.Namespace) -> None:
     from deconattn.data.mirror import mirror_tokenizer
+    from deconattn.experiment.identity import TOKENIZER_CODE
 
     mirror_tokenizer(options.source, options.folder)
+    _note_mirror(options.folder, options.source, TOKENIZER_CODE)
+
+
+def _note_mirror(folder: Path, source: dict[str, Any], *writer: str) -> None:
+    from deconattn.experiment.identity import mirror_modules
+    from deconattn.experiment.records import note_code
+
+    note_code(folder, *mirror_modules(source["kind"], *writer))
 
 
 def _train_tokenizer(options: argparse.Namespace) -> None:
     from deconattn.data.tokenizer import train_tokenizer
+    from deconattn.experiment.identity import TOKENIZER_CODE
+    from deconattn.experiment.records import note_code
 
     fraction = options.spec["heldout_fraction"]
     train_tokenizer(options.parts, options.spec["vocab_size"], options.folder, heldout_fraction=fraction)
+    note_code(options.folder, TOKENIZER_CODE)
 
 
 def _tokenize(options: argparse.Namespace) -> None:
@@ -167,13 +217,18 @@ def _finish_tokens(options: argparse.Namespace) -> None:
     from deconattn.experiment.records import write_record
 
     finish_tokens(options.folder, options.spec["parts"], options.tokenizer)
-    write_record(options.folder / "record.json", "tokens", ["deconattn.data.tokens"], [], spec=options.spec)
+    # Its spec's code: equal code that was adopted keeps the name of the first.
+    record = options.folder / "record.json"
+    write_record(record, "tokens", ["deconattn.data.tokens"], [], spec=options.spec)
 
 
 def _side_text(options: argparse.Namespace) -> None:
     from deconattn.data.sidetext import write_side_text
+    from deconattn.experiment.identity import SIDE_CODE
+    from deconattn.experiment.records import note_code
 
     write_side_text(options.text, options.tokenizer, options.length, options.out)
+    note_code(options.out.parent, SIDE_CODE)
 
 
 def _spec(options: argparse.Namespace) -> None:

