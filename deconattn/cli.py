@@ -102,7 +102,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_questions(command: Callable[..., None]) -> None:
     """Commands about what is there and what is to be done; `deconattn.experiment.commands` answers them."""
-    configs = ("configs", {"type": Path, "nargs": "+", "metavar": "CONFIG", "help": "files that are merged, as for snakemake"})
+    configs = (
+        "configs",
+        {"type": Path, "nargs": "+", "metavar": "CONFIG", "help": "files that are merged, as for snakemake"},
+    )
     as_json = ("--json", {"action": "store_true", "help": "for programs"})
 
     def ask(name: str) -> Handler:
@@ -309,9 +312,7 @@ def _aggregate_analysis(options: argparse.Namespace) -> None:
     _gather("aggregate_analysis", options, lambda folders, notes: collect_analysis(folders, options.report, notes))
 
 
-def _gather(
-    name: str, options: argparse.Namespace, gather: Callable[[list[Path], dict[str, str]], list[str]]
-) -> None:
+def _gather(name: str, options: argparse.Namespace, gather: Callable[[list[Path], dict[str, str]], list[str]]) -> None:
     from deconattn.experiment.identity import RESULTS
     from deconattn.experiment.states import gathered_key
     from deconattn.files import write_json
@@ -324,11 +325,13 @@ def _gather(
 
 
 def _draw(options: argparse.Namespace) -> None:
-    from deconattn.experiment.states import exhibit_key
+    from deconattn.experiment.records import keep_code
+    from deconattn.experiment.states import exhibit_key, exhibit_modules
     from deconattn.report.exhibits import draw
 
     key = exhibit_key(options.exhibit, options.options, options.tables.parent)
-    draw(options.exhibit, options.tables, options.folder, json.loads(options.options), key)
+    made = {"key": key, "drawn_by": keep_code(*exhibit_modules(options.exhibit))}
+    draw(options.exhibit, options.tables, options.folder, json.loads(options.options), made)
 
 
 def _provenance(options: argparse.Namespace) -> None:

@@ -94,7 +94,7 @@ def adopt(
         )
     today = datetime.date.today().isoformat()
     entries = [
-        {"from": change.old, "to": change.new, "what": f"{change.stage} {change.variant}".strip(), "reason": reason, "date": today}
+        {**_entry(change), "what": f"{change.stage} {change.variant}".strip(), "reason": reason, "date": today}
         for change in found
     ]
     adoptions.add(entries)

@@ -41,7 +41,7 @@ class Adoptions:
         if not path.is_file():
             return cls()
         try:
-            data = yaml.load(path.read_text(), Loader=yaml.CSafeLoader) or []
+            data = yaml.load(path.read_text(), Loader=yaml.SafeLoader) or []
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)
             place = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -63,14 +63,21 @@ class Adoptions:
                 raise UserError(f"{path}: entry {number}: {', '.join(missing)} missing (needed: {', '.join(KEYS)})")
             for key in ("from", "to"):
                 if not re.fullmatch(r"[0-9a-f]{16}", str(entry[key])):
-                    raise UserError(f"{path}: entry {number}: {key} {entry[key]!r} is not a digest (16 hex digits, quoted)")
+                    raise UserError(
+                        f"{path}: entry {number}: {key} {entry[key]!r} is not a digest (16 hex digits, quoted)"
+                    )
         return cls(tuple({key: str(entry[key]) for key in KEYS} for entry in data))
 
     def same(self, digest: str) -> list[str]:
         """All digests that stand for the same results as `digest`, itself included: the first declared first."""
         known = {digest}
         while True:
-            more = {d for entry in self.entries if known & {entry["from"], entry["to"]} for d in (entry["from"], entry["to"])}
+            more = {
+                d
+                for entry in self.entries
+                if known & {entry["from"], entry["to"]}
+                for d in (entry["from"], entry["to"])
+            }
             if more <= known:
                 break
             known |= more

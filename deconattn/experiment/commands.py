@@ -78,7 +78,11 @@ def prune(options: Namespace) -> None:
         _print_json([asdict(orphan) for orphan in found])
     elif found:
         rows = [
-            (show.size(orphan.bytes), _age(orphan.hours), str(orphan.path) + ("" if orphan.finished else " (not finished)"))
+            (
+                show.size(orphan.bytes),
+                _age(orphan.hours),
+                str(orphan.path) + ("" if orphan.finished else " (not finished)"),
+            )
             for orphan in found
         ]
         print("\n".join(show.table([("size", "last write", "folder"), *rows], right=(0,))))
@@ -115,7 +119,9 @@ def verify(options: Namespace) -> None:
         for problem in verifier.problems:
             print(problem)
         checked = ", ".join(f"{count} {kind}" for kind, count in verifier.checked.items())
-        print(f"{checked}: {verifier.files:,} files ({show.size(verifier.bytes)}) read, {len(verifier.problems)} problems")
+        print(
+            f"{checked}: {verifier.files:,} files ({show.size(verifier.bytes)}) read, {len(verifier.problems)} problems"
+        )
         if verifier.unfinished:
             print(f"not finished, not checked: {len(verifier.unfinished)} folders ({verifier.unfinished[0]} …)")
     if verifier.problems:

@@ -1,13 +1,12 @@
 """What files hold, as SHA-256, without reading again what has not been touched since.
 
 A memo beside the mirror keeps size, time and sum of each file of a source. A touched file is read once more and found
-the same; a file that is gone is known by the last sum, so that results stay valid on a machine without the source.
+the same.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,15 +29,16 @@ class Content:
                 self.known = read_json(file)
 
     def sums(self, paths: Iterable[Path]) -> dict[str, str | None]:
-        """File name → SHA-256; None for a file that is not there and never was."""
-        found = {path.name: self._sum(path) for path in paths}
-        return found
+        """File name → SHA-256; None for a file that is not there."""
+        return {path.name: self._sum(path) for path in paths}
 
     def _sum(self, path: Path) -> str | None:
         key = str(path)
         size, changed, sum_ = self.known.get(key) or (None, None, None)
-        if self.fixed or not path.is_file():
+        if self.fixed:
             return sum_
+        if not path.is_file():
+            return None
         status = path.stat()
         if (size, changed) == (status.st_size, status.st_mtime_ns):
             return sum_
@@ -47,5 +47,5 @@ class Content:
         if self.file:
             # Read-only for this user: computed anew each time.
             with contextlib.suppress(OSError):
-                write_json(self.file, json.loads(json.dumps(self.known)))
+                write_json(self.file, self.known)
         return sum_

@@ -100,7 +100,10 @@ def explain(ident: Identity, states: States, wanted: str | None = None) -> dict[
         if not state.fresh:
             same = [one for one in others.get(stem(run), []) if one.folder.name == run] or others.get(stem(run), [])
             if same:
-                reasons["training"] = [f"finished as {same[0].folder.name}", *changes_of(ident, states, run, same[0].folder)]
+                reasons["training"] = [
+                    f"finished as {same[0].folder.name}",
+                    *changes_of(ident, states, run, same[0].folder),
+                ]
             elif begun(ident.folder(run)):
                 reasons["training"] = ["begun, and not finished"]
             else:

@@ -75,7 +75,9 @@ def check(ident: Identity, states: States, configs: str) -> None:
         return
     rounded = f"{hours:.3g}" if hours < 1 else f"{int(hours) + 1}"
     names = sorted(redone, key=lambda run: -redone[run].gpu_hours)
-    listed = [f"  {run} (finished as {redone[run].folder.name}: {redone[run].gpu_hours:.3g} GPU-hours)" for run in names[:5]]
+    listed = [
+        f"  {run} (finished as {redone[run].folder.name}: {redone[run].gpu_hours:.3g} GPU-hours)" for run in names[:5]
+    ]
     more = [f"  and {len(names) - 5} more"] if len(names) > 5 else []
     raise UserError(
         "\n".join(
@@ -86,7 +88,7 @@ def check(ident: Identity, states: States, configs: str) -> None:
                 *more,
                 f"  to see why:                          deconattn explain {configs}",
                 f"  to train them again:                 add --config redo_gpu_hours={_more(hours, rounded)}",
-                f"  if the code gives the same results:  deconattn adopt {configs} --reason \"…\"",
+                f'  if the code gives the same results:  deconattn adopt {configs} --reason "…"',
             ]
         )
     )

@@ -64,18 +64,14 @@ class Identity:
     Code that was adopted stands under the digest that the finished results were made with (see `adoptions`).
     """
 
-    def __init__(
-        self, settings: Settings, adoptions: Adoptions | None = None, content: Content | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, adoptions: Adoptions | None = None, content: Content | None = None) -> None:
         self.settings = settings
         self.adoptions = Adoptions.load() if adoptions is None else adoptions
         self.content = Content() if content is None else content
         self.runs: list[Run] = grid.runs(settings)
         self.placements: list[Placement] = []
 
-    def _placed(
-        self, digest: str, path_of: Callable[[str], Path], *marks: str, variant: str = ""
-    ) -> tuple[str, Path]:
+    def _placed(self, digest: str, path_of: Callable[[str], Path], *marks: str, variant: str = "") -> tuple[str, Path]:
         """Digest and path of what code `digest` makes: where equal code has made it, or else begun to, already.
 
         `marks` are files of a folder that say so, the surest first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Sequence
@@ -10,12 +11,23 @@ from typing import Any
 
 from deconattn.errors import UserError
 from deconattn.experiment.adoptions import Adoptions
-from deconattn.experiment.code import code_digest
+from deconattn.experiment.code import closure, code_digest
 from deconattn.experiment.grid import Run
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.records import keep_code, sums, versions, write_record
 from deconattn.experiment.states import OUTPUTS, weights_of
 from deconattn.files import read_json, write_json
+
+
+def load_and_check(recorded: str, modules: Sequence[str], place: str) -> None:
+    """Import all that `modules` can reach, then check that it is the recorded code, and write its functions down.
+
+    In this order: what is edited after it was read here cannot be run, what was edited before is found out.
+    """
+    for module in closure(*modules):
+        importlib.import_module(module)
+    check_code(recorded, modules, place)
+    keep_code(*modules)
 
 
 def check_code(recorded: str, modules: Sequence[str], place: str) -> None:
@@ -48,7 +60,7 @@ def write_spec(spec: dict[str, Any], manifest_sha256: str, out: Path) -> None:
 def check_training(run_folder: Path) -> None:
     """Refuse to train a spec that was written for other code."""
     spec = read_json(run_folder / "spec.json")
-    check_code(spec["code"], Identity.training_modules(run_of(spec)), str(run_folder / "spec.json"))
+    load_and_check(spec["code"], Identity.training_modules(run_of(spec)), str(run_folder / "spec.json"))
 
 
 def record_training(run_folder: Path, device: str) -> None:
@@ -91,7 +103,11 @@ def start_stage(run_folder: Path, stage: str, spec: dict[str, Any]) -> tuple[lis
     """Check the code of an evaluation or analysis and drop the record of the one before; its modules, and the time."""
     run = run_of(read_json(run_folder / "spec.json"))
     modules = Identity.evaluation_modules(run) if stage == "evaluate" else Identity.analysis_modules(run)
-    check_code(spec["code"], modules, f"{run_folder}: {stage}")
+    if stage == "evaluate":
+        from deconattn.evaluation.quiet import offline
+
+        offline()
+    load_and_check(spec["code"], modules, f"{run_folder}: {stage}")
     (run_folder / OUTPUTS[stage][-1]).unlink(missing_ok=True)
     return modules, time.time()
 
@@ -102,4 +118,3 @@ def _device_name(device: str) -> str:
     if device == "cpu" or not torch.cuda.is_available():
         return "cpu"
     return torch.cuda.get_device_name()
-

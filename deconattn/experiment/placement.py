@@ -58,7 +58,9 @@ class Placement:
         """Folders beside it that are the same but for their hash."""
         stem = self.path.name.rpartition("-")[0]
         found = [path for path in self.path.parent.glob(f"{stem}-*") if path.name.rpartition("-")[0] == stem]
-        return sorted(path for path in found if path != self.path and any((path / mark).is_file() for mark in self.marks))
+        return sorted(
+            path for path in found if path != self.path and any((path / mark).is_file() for mark in self.marks)
+        )
 
     def code_of(self, sibling: Path) -> str | None:
         """The digest that a sibling is named by."""

@@ -48,7 +48,8 @@ class Plan:
                 {"run": run, "status": status, "why": self.why_stale.get(run, [])} for run, status in self.runs.items()
             ],
             "trainings": [
-                {**asdict(price), "gpu_hours": price.gpu_hours, "model": self.model_of[price.run]} for price in self.prices
+                {**asdict(price), "gpu_hours": price.gpu_hours, "model": self.model_of[price.run]}
+                for price in self.prices
             ],
             "stages": [
                 {"stage": stage, "model": model, "hours": hours, "hours_from": source, "jobs": self.count(stage, model)}

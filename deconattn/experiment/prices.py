@@ -32,11 +32,11 @@ DEVICES: dict[str, tuple[float, float]] = {
     "mi300x": (1307e12, 163.4e12),
     "cpu": (0.2e12, 0.095e12),
 }
-"""Device → peak FLOP/s (bf16 without sparsity, float32), of the makers' data sheets; `cpu`: one thread with AVX512-bf16, measured."""
+"""Device → peak FLOP/s (bf16 without sparsity, float32), of the makers' data sheets; `cpu`: a thread, measured."""
 
 ASSUMED_VOCABULARY = 50_304
 BYTES_KEPT, BYTES_WHILE_TRAINING = 4 + 12, 4 + 3 * 12
-"""A parameter's bytes on disk: weights and one checkpoint (weights, two moments); while training three checkpoints for a moment."""
+"""A parameter's bytes on disk: weights and one checkpoint (weights, two moments); while training, three for a moment."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,9 @@ class Prices:
         parameters, flops = self.formulas.of(spec, self._padded(spec), self.length)
         steps = training["steps"] - steps_done
         resources = grid.resources_of(self.ident.settings, model["name"])
-        speed = self._speeds.get((model["name"], model["variant"], model["layout"])) or self._speeds.get((model["name"],))
+        speed = self._speeds.get((model["name"], model["variant"], model["layout"])) or self._speeds.get(
+            (model["name"],)
+        )
         if speed:
             rate, source = speed[0], f"speed of {speed[1]}"
         else:

@@ -54,7 +54,9 @@ def orphans(configs: Iterable[Path], others: Iterable[Path] = ()) -> tuple[list[
         if kept := [path for path in more - wanted if path.is_dir()]:
             notes.append(f"{config}: not given, but names {len(kept)} of these folders; they are kept")
         wanted |= more
-    found = [_measured(path) for kind in KINDS for path in (RESULTS / kind).glob("*") if path.is_dir() and path not in wanted]
+    found = [
+        _measured(path) for kind in KINDS for path in (RESULTS / kind).glob("*") if path.is_dir() and path not in wanted
+    ]
     return sorted(found, key=lambda orphan: (-orphan.bytes, orphan.path)), notes
 
 

@@ -45,9 +45,7 @@ def sums(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: sha256_file(folder / name) for name in names if (folder / name).is_file()}
 
 
-def write_record(
-    path: Path, stage: str, modules: Sequence[str], files: Sequence[str], **facts: Any
-) -> dict[str, Any]:
+def write_record(path: Path, stage: str, modules: Sequence[str], files: Sequence[str], **facts: Any) -> dict[str, Any]:
     """Write the record of a stage beside its `files`; `facts` are what it was made from, under names of their own."""
     record = {**facts, "code": keep_code(*modules), "versions": versions(stage), "files": sums(path.parent, files)}
     write_json(path, record)

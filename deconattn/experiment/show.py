@@ -71,10 +71,12 @@ def _totals(plan: Plan) -> list[str]:
     lines = [""]
     if plan.prices:
         sources = Counter(price.rate_from for price in plan.prices)
-        lines += _wrapped("speed   ", "; ".join(f"{source} ({_plural(count, 'run')})" for source, count in sources.most_common(3)))
+        speeds = [f"{source} ({_plural(count, 'run')})" for source, count in sources.most_common(3)]
+        lines += _wrapped("speed   ", "; ".join(speeds))
         done = [f"{count} GPUs {hours(wall, 'd')}" for count, wall in plan.wall.items() if wall is not None]
         small = [str(count) for count, wall in plan.wall.items() if wall is None]
-        lines += _wrapped("wall    ", "training takes " + ", ".join(done) if done else "a run needs more than " + small[0] + " GPUs")
+        walls = "training takes " + ", ".join(done) if done else f"a run needs more than {small[0]} GPUs"
+        lines += _wrapped("wall    ", walls)
         disk = plan.disk
         tokens = "unknown until mirrored" if disk["tokens"] is None else size(disk["tokens"])
         lines += _wrapped(
@@ -103,7 +105,7 @@ def explain_text(found: Mapping[str, Mapping[str, list[str]]], total: int) -> st
             groups[((stage, shared),)].append(run)
     fine = total - len([run for run, stages in found.items() if set(stages) - {"versions"}])
     lines = [f"{fine} of {total} runs are as the config says"]
-    for ((stage, reasons),), runs in groups.items():
+    for ((stage, because),), runs in groups.items():
         lines += ["", *_wrapped("", _title(stage, runs))]
         if len(runs) <= 4:
             for run in runs:
@@ -111,7 +113,7 @@ def explain_text(found: Mapping[str, Mapping[str, list[str]]], total: int) -> st
                 lines.append(f"  {run}" + (f" ({was[0]})" if was else ""))
         else:
             lines += _wrapped("  ", f"{', '.join(runs[:3])} and {len(runs) - 3} more")
-        for reason in reasons:
+        for reason in because:
             lines += _wrapped("    ", reason)
     return "\n".join(lines) + "\n"
 
@@ -144,7 +146,13 @@ def number(value: float) -> str:
 def hours(value: float, unit: str = "") -> str:
     """Hours with what precision they have; with unit "d" as days or hours in words."""
     if unit == "d":
-        return f"{value / 24:.1f} days" if value >= 48 else f"{value:.1f} hours" if value >= 1 else f"{value * 60:.1f} minutes"
+        return (
+            f"{value / 24:.1f} days"
+            if value >= 48
+            else f"{value:.1f} hours"
+            if value >= 1
+            else f"{value * 60:.1f} minutes"
+        )
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
@@ -157,9 +165,11 @@ def table(rows: Iterable[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[
     """Rows as columns of equal width."""
     kept = list(rows)
     widths = [max(len(row[column]) for row in kept) for column in range(len(kept[0]))] if kept else []
-    return [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in kept
-    ]
+
+    def line(row: tuple[str, ...]) -> str:
+        padded = (
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    return [line(row) for row in kept]

@@ -39,8 +39,8 @@ def shown(ident: Identity, states: States, runs: list[str], partial: bool) -> di
 
 def spec_differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """The settings in which two runs' specs differ, in one line; code and tokens by name only."""
-    kept = [{k: v for k, v in spec.items() if k in ("model", "training", "seed")} for spec in (old, new)]
-    changes = differences(*kept)
+    before, after = ({key: spec.get(key) for key in ("model", "training", "seed")} for spec in (old, new))
+    changes = differences(before, after)
     if old.get("tokens", {}).get("id") != new["tokens"]["id"]:
         changes.append("other tokens")
     if old.get("code") != new["code"]:

@@ -50,17 +50,42 @@ class States:
     def __init__(self, ident: Identity) -> None:
         self.ident = ident
         self.of_run = cache(self._of_run)
+        self.analysed = frozenset(ident.analysed)
         self.aggregate = cache(self._aggregate)
         self.exhibit = cache(self._exhibit)
 
     def _of_run(self, run: str, stage: str) -> State:
+        if stage == "pretrain":
+            return self._training(run)
+        if not self.of_run(run, "pretrain").fresh:
+            return State("stale", "its training is to be done") if self._recorded(run, stage) != MISSING else MISSING
+        return self._recorded(run, stage)
+
+    def _training(self, run: str) -> State:
+        folder, spec = self.ident.folder(run), self.ident.specs[run]
+        if not (folder / "done.json").is_file():
+            return MISSING
+        done, _ = read_record(folder / "done.json")
+        if done is None or done.get("hash") != spec["hash"]:
+            return State("stale", "done.json is broken or another run's")
+        if self.tokens_sha256 and done.get("key") != f"{spec['hash']}-{self.tokens_sha256[:16]}":
+            return State("stale", f"{self.ident.tokens / 'manifest.json'} was made anew and holds other tokens")
+        # Weights may be deleted once everything is measured; to measure more they have to be there.
+        stages = ("evaluate", "analyse") if run in self.analysed else ("evaluate",)
+        if self.gone(run) and not all(self._recorded(run, stage).fresh for stage in stages):
+            return MISSING
+        return FRESH
+
+    def gone(self, run: str) -> str | None:
+        """The first output of a run's training that is not there."""
+        folder = self.ident.folder(run)
+        return next((name for name in OUTPUTS["pretrain"] if not (folder / name).is_file()), None)
+
+    def _recorded(self, run: str, stage: str) -> State:
+        """Of an evaluation or analysis, by its record alone."""
         folder = self.ident.folder(run)
         if any(not (folder / name).is_file() for name in OUTPUTS[stage]):
             return MISSING
-        if stage == "pretrain":
-            return self._training(run, folder)
-        if not self.of_run(run, "pretrain").fresh:
-            return State("stale", "its training is to be done")
         record, _ = read_record(folder / OUTPUTS[stage][-1])
         if record is None:
             return State("stale", f"{OUTPUTS[stage][-1]} is broken")
@@ -69,15 +94,6 @@ class States:
         if record.get("weights") != weights_of(folder):
             changes = [*changes, "made from other weights"]
         return State("stale", "; ".join(changes)) if changes else FRESH
-
-    def _training(self, run: str, folder: Path) -> State:
-        done, _ = read_record(folder / "done.json")
-        spec = self.ident.specs[run]
-        if done is None or done.get("hash") != spec["hash"]:
-            return State("stale", "done.json is broken or another run's")
-        if self.tokens_sha256 and done.get("key") != f"{spec['hash']}-{self.tokens_sha256[:16]}":
-            return State("stale", f"{self.ident.tokens / 'manifest.json'} was made anew and holds other tokens")
-        return FRESH
 
     def _adopted(self, spec: dict[str, Any]) -> dict[str, Any]:
         return {**spec, "code": self.ident.adoptions.first(spec["code"])} if "code" in spec else spec
@@ -165,7 +181,7 @@ def weights_of(folder: Path) -> str | None:
     return (done or {}).get("files", {}).get(WEIGHTS)
 
 
-# ---- what the report stands on: worked out by a launch to see what changed, and by the job to write it down ---------------------
+# ---- what the report stands on: worked out by a launch to see what changed, and by the job to write it down
 GATHERED = {
     "aggregate": ("runs.parquet", "evaluation.parquet", "training.parquet", "gaps.parquet", "aggregate.json"),
     "aggregate_analysis": ("attention.parquet", "scores.parquet", "analysis_gaps.parquet", "aggregate_analysis.json"),
@@ -208,6 +224,6 @@ def provenance_key(exhibits: Iterable[str], report: Path) -> str:
 
 
 def exhibit_modules(exhibit: str) -> list[str]:
-    """What drawing an exhibit imports by name."""
-    written = ("table_html", "table_latex", "table_text") if exhibit.startswith("table") else ("style",)
-    return [f"deconattn.report.{name}" for name in ("exhibits", exhibit, *written)]
+    """What drawing an exhibit imports by name: itself, and how a table or a figure is written."""
+    writer = "write_table" if exhibit.startswith("table") else "write_figure"
+    return [f"deconattn.report.{name}" for name in (exhibit, writer)]

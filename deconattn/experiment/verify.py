@@ -33,7 +33,9 @@ class Verifier:
             ("runs", self.run, sorted((RESULTS / "runs").glob("*"))),
             ("reports", self.report, sorted((RESULTS / "reports").glob("*"))),
         ):
-            chosen = [path for path in folders if path.is_dir() and (kind != "runs" or wanted is None or path.name in wanted)]
+            chosen = [
+                path for path in folders if path.is_dir() and (kind != "runs" or wanted is None or path.name in wanted)
+            ]
             self.checked[kind] = len(chosen)
             for path in chosen:
                 check(path)
@@ -128,7 +130,9 @@ class Verifier:
         path = folder / OUTPUTS[stage][-1]
         if not path.is_file():
             if (folder / OUTPUTS[stage][0]).is_file():
-                self._bad(folder / OUTPUTS[stage][0], f"has no {path.name} beside it: what it was made from is not known")
+                self._bad(
+                    folder / OUTPUTS[stage][0], f"has no {path.name} beside it: what it was made from is not known"
+                )
             return
         record = self._record(path)
         if record is None:
