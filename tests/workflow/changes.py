@@ -376,7 +376,7 @@ CHANGES = [
             copy_file("tests/data/mirror/tasks/rte.parquet", "tests/data/mirror/tasks/boolq.parquet"),
             config("tasks: [copa, rte,", "tasks: [copa, rte, boolq,"),
         ),
-        EVALUATED | of("mirror_task baselines"),
+        EVALUATED | of("mirror_task#boolq baselines"),
         "its mirror, baselines, evaluation of all runs; the report",
     ),
     row(
@@ -431,7 +431,7 @@ CHANGES = [
     row(
         "an evaluation set's source changed",
         more_text("tests/data/mirror/tasks/copa.parquet"),
-        EVALUATED | of("mirror_task baselines"),
+        EVALUATED | of("mirror_task#copa baselines"),
         "its mirror, baselines, evaluation of all runs; the report",
     ),
     row("the mirror deleted", remove("resources/mirror/corpus-*", "resources/mirror/tasks-*"), NOTHING, "nothing"),
@@ -487,7 +487,7 @@ def table() -> str:
 
 
 def planned(project: Project, *options: str) -> Jobs:
-    """What a dry run of the real Snakefile prints, read from its text: with the part of jobs that have one."""
+    """What a dry run of the real Snakefile prints, read from its text: with the part or task of jobs that have one."""
     done = project.snakemake("-n", *options)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
@@ -500,7 +500,7 @@ def planned(project: Project, *options: str) -> Jobs:
         elif line.strip().startswith("wildcards: ") and jobs:
             values = dict(pair.split("=", 1) for pair in line.strip().removeprefix("wildcards: ").split(", "))
             run = values.get("run", "").rpartition("-")[0]
-            part = f"#{int(values['part'])}" if "part" in values else ""
+            part = f"#{int(values['part'])}" if "part" in values else f"#{values['task']}" if "task" in values else ""
             jobs[-1] = (rule + part, run)
     assert len(jobs) == len(set(jobs)), f"a job twice: {jobs}"
     return frozenset(job for job in jobs if job[0] != "all")
