@@ -21,8 +21,9 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from deconattn.cache import DeconAttnCache
+from deconattn.head import head_loss
 from deconattn.mixers._contract import RMSNorm
-from deconattn.model import Decoder, ModelConfig, Skip, head_loss
+from deconattn.model import Decoder, ModelConfig, Skip
 
 
 class DeconAttnConfig(PreTrainedConfig):
@@ -81,15 +82,17 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def _prepare_cache_for_generation(
-        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any
-    ) -> None:
-        """In the place of transformers' choice among its own caches."""
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any, **__: Any
+    ) -> bool:
+        """In the place of transformers' choice among its own caches; whether one was made."""
         if generation_config.cache_implementation is not None:
             raise ValueError(
                 f"cache_implementation {generation_config.cache_implementation!r}: this model keeps a DeconAttnCache"
             )
-        if generation_config.use_cache and model_kwargs.get("past_key_values") is None:
+        makes = bool(generation_config.use_cache) and model_kwargs.get("past_key_values") is None
+        if makes:
             model_kwargs["past_key_values"] = self.new_cache()
+        return makes
 
     def new_cache(self) -> DeconAttnCache:
         """An empty cache for this model's variant and layout."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from deconattn.functions import rms_norm, widened
 from deconattn.mixers._costs import Costs
 from deconattn.mixers._rotary import rotary_tables, rotate
 from deconattn.mixers._states import Seen, State
@@ -28,7 +29,7 @@ QueriesKeys = tuple[Tensor, Tensor]
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last dimension, computed in at least float32 (Zhang & Sennrich, 2019)."""
+    """Root-mean-square norm over the last dimension (`rms_norm`) with a weight of its own."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -36,9 +37,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, size) → (…, size), in x's dtype."""
-        wide = widened(x)
-        return nn.functional.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps).to(x.dtype)
+        """(…, size) → (…, size); under autocast in the precision of the products behind it."""
+        return rms_norm(x, self.weight, self.eps)
 
 
 class Mixer(nn.Module, ABC):
@@ -212,11 +212,6 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Leave the choice of precision to what follows; devices that have no autocast ("meta") need nothing."""
     kind = device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-
-
-def widened(x: Tensor) -> Tensor:
-    """x in at least float32."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def scores(q: Tensor, k: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from deconattn.mixers._contract import QKVMixer, future, scores, widened
+from deconattn.functions import widened
+from deconattn.mixers._contract import QKVMixer, future, scores
 from deconattn.mixers._costs import Costs, block_pairs, causal_pairs, square_pairs
 from deconattn.mixers._states import Rows, Seen, State, paged
 

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deconattn.mixers._costs import square_pairs
+from deconattn.mixers._blocks import BLOCK, block_attention
+from deconattn.mixers._costs import block_pairs, square_pairs
 from deconattn.mixers._scores import ScoreMixer
 from deconattn.mixers._states import Seen, State
+
+FUSED_FROM = 512  # on a CPU in bf16 the fused kernel's backward is two to four times slower up to this length
 
 
 class SoftmaxMixer(ScoreMixer):
@@ -18,11 +21,9 @@ class SoftmaxMixer(ScoreMixer):
         return s.masked_fill(hidden, -torch.inf).softmax(-1)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self.qk_source == "side":
-            return super().mix(q, k, v)
-        # On a CPU in bf16 the fused kernel's backward is two to four times slower than the explicit form up to L = 512.
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= 512:
-            return super().mix(q, k, v)
+        short = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= FUSED_FROM
+        if short or self.qk_source == "side":
+            return block_attention(q, k, v, "exponential")
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     def mix_step(self, q: Tensor, k: Tensor, v: Tensor, state: State, seen: Seen) -> Tensor:
@@ -38,4 +39,4 @@ class SoftmaxMixer(ScoreMixer):
     @classmethod
     def visited_pairs(cls, length: int) -> int:
         """The square: counters take the fused kernel for it, though it skips most of the upper half."""
-        return super().visited_pairs(length) if cls.qk_source == "side" else square_pairs(length)
+        return block_pairs(length, BLOCK) if cls.qk_source == "side" else square_pairs(length)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from deconattn.mixers._contract import without_autocast
+from deconattn.mixers._blocks import BLOCK, block_attention
 from deconattn.mixers._costs import Costs, block_pairs
 from deconattn.mixers._scores import ScoreMixer
 from deconattn.mixers._states import Seen, State
-from deconattn.mixers._taylor import BLOCK, TaylorAttention, TaylorState, features, fused, switch, taylor_weights
+from deconattn.mixers._taylor import TaylorState, features, fused, switch, taylor_weights
 
 if TYPE_CHECKING:
     from deconattn.model import ModelConfig
@@ -35,8 +35,7 @@ class Approximate(ScoreMixer):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if q.is_cuda and q.dtype != torch.float64 and q.shape[-1] >= 16:  # what the kernel is made for
             return fused(q, k, v)
-        with without_autocast(v.device):
-            return TaylorAttention.apply(q.contiguous(), k.contiguous(), v.contiguous())
+        return block_attention(q, k, v, "taylor")
 
     def new_state(self) -> State:
         return TaylorState()

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from deconattn.functions import down_projected
 from deconattn.mixers._contract import Mixer, QKVMixer, QueriesKeys
 from deconattn.mixers._costs import Costs
 from deconattn.mixers._states import Nothing, Seen, State
@@ -51,7 +51,7 @@ class MLP(Mixer):
         state: State | None = None,
         lengths: Tensor | None = None,
     ) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        return down_projected(self.down_proj, self.gate_proj(hidden), self.up_proj(hidden))
 
     def new_state(self) -> State:
         return Nothing()
