@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deconattn.errors import UserError
+from deconattn.experiment import trees
 
 PACKAGE = Path(__file__).resolve().parent.parent
 NAME = PACKAGE.name
@@ -99,14 +100,21 @@ def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
     path = _path(module)
     if path is None:
         raise ModuleNotFoundError(f"no module {module!r} in {PACKAGE}")
+    data = path.read_bytes()
+    digest, certain, possible = trees.get(data, lambda: _read(path, data))
+    return digest, tuple(sorted({*certain, *(name for name in possible if _path(name))}))
+
+
+def _read(path: Path, data: bytes) -> trees.Tree:
     try:
-        tree = ast.parse(path.read_text(), filename=str(path))
+        tree = ast.parse(data, filename=str(path))
     except SyntaxError as error:
         raise UserError(f"{path}:{error.lineno}: not valid Python ({error.msg})") from None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            raise UserError(f"{path}:{node.lineno}: a relative import; this package imports by full names")
-    return hashlib.sha256(_canonical(tree).encode()).hexdigest(), tuple(sorted(set(_imports(tree))))
+    certain: set[str] = set()
+    possible: set[str] = set()
+    for name, is_certain in _imports(tree, path):
+        (certain if is_certain else possible).add(name)
+    return hashlib.sha256(_canonical(tree).encode()).hexdigest(), sorted(certain), sorted(possible)
 
 
 def class_constant(module: str, name: str) -> str | None:
@@ -138,22 +146,22 @@ def _path(module: str) -> Path | None:
     return None
 
 
-def _imports(node: ast.AST) -> Iterator[str]:
+def _imports(node: ast.AST, path: Path) -> Iterator[tuple[str, bool]]:
+    """Modules of this package that are imported, and with False names that may be modules too."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
             for other in child.orelse:
-                yield from _imports(other)
+                yield from _imports(other, path)
         elif isinstance(child, ast.Import):
-            yield from (name.name for name in child.names if name.name.split(".")[0] == NAME)
+            yield from ((name.name, True) for name in child.names if name.name.split(".")[0] == NAME)
         elif isinstance(child, ast.ImportFrom):
+            if child.level:
+                raise UserError(f"{path}:{child.lineno}: a relative import; this package imports by full names")
             if (child.module or "").split(".")[0] == NAME:
-                yield child.module or ""
-                for name in child.names:
-                    submodule = f"{child.module}.{name.name}"
-                    if _path(submodule):
-                        yield submodule
+                yield child.module or "", True
+                yield from ((f"{child.module}.{name.name}", False) for name in child.names)
         else:
-            yield from _imports(child)
+            yield from _imports(child, path)
 
 
 def _canonical(node: ast.AST) -> str:

@@ -109,7 +109,7 @@ def explain(ident: Identity, states: States, wanted: str | None = None) -> dict[
             else:
                 reasons["training"] = ["never trained"]
         else:
-            for stage in ("evaluate", *(["analyse"] if run in ident.analysed else [])):
+            for stage in ("evaluate", *(["analyse"] if run in states.analysed else [])):
                 reasons |= _stage_reasons(ident, run, stage, states.of_run(run, stage))
             if told := version_changes(ident.folder(run)):
                 reasons["versions"] = told

@@ -10,6 +10,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ PACKAGES = {
 """Packages that compute in each stage."""
 
 
+@cache
 def versions(stage: str) -> dict[str, str]:
     """Version of Python and of each package that computes in a stage, read from what is installed and not imported."""
     found = {"python": platform.python_version()}

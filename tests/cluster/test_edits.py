@@ -102,7 +102,7 @@ def test_a_config_edited_meanwhile_changes_nothing_of_what_is_queued(project: Pr
 def test_code_edited_meanwhile_is_refused_in_one_line(project: Project, slurm: dict[str, str]) -> None:
     project.edit(QUEUED, "  - 0\n", "  - 0\n  - 1\n")
     with waiting(project, slurm) as launch:
-        project.edit("deconattn/mixers/mlp.py", "F.silu", "F.gelu")
+        project.edit("deconattn/mixers/mlp.py", "return 3 * config", "return 1 + 3 * config")
     said = launch.communicate(timeout=400)[0]
     assert launch.returncode != 0, said
     run = only_run(project, 1)
@@ -111,5 +111,5 @@ def test_code_edited_meanwhile_is_refused_in_one_line(project: Project, slurm: d
     lines = [line for line in logs.splitlines() if "was edited since; start snakemake again" in line]
     assert lines and all(f"{run.name}/spec.json: written for code" in line for line in lines), logs[-3000:]
     assert "InputFunctionException" not in logs + said and "Traceback" not in logs
-    project.edit("deconattn/mixers/mlp.py", "F.gelu", "F.silu")
+    project.edit("deconattn/mixers/mlp.py", "return 1 + 3 * config", "return 3 * config")
     assert project.planned(config=QUEUED)["pretrain"] == 1

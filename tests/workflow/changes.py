@@ -66,6 +66,10 @@ def config(old: str, new: str) -> Edit:
     return lambda project: project.edit(CONFIG, old, new)
 
 
+MLP_EDITED = code("mixers/mlp.py", "return 3 * config", "return 1 + 3 * config")
+"""A function of one mixer says something else."""
+
+
 def both(*edits: Edit) -> Edit:
     """Several edits one after the other."""
 
@@ -185,7 +189,7 @@ CHANGES = [
     # ---- code that changes results
     row(
         "a function of one mixer",
-        code("mixers/mlp.py", "F.silu", "F.gelu"),
+        MLP_EDITED,
         MLP_AGAIN,
         "its runs: spec, training, evaluation; the report",
     ),
@@ -351,7 +355,8 @@ CHANGES = [
         both(
             config(
                 "training:\n",
-                "  small: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2, num_attention_heads: 2, max_position_embeddings: 32}\n\ntraining:\n",
+                "  small: {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 2, num_attention_heads: 2,"
+                " max_position_embeddings: 32}\n\ntraining:\n",
             ),
             config("grid:\n", "grid:\n  - {models: [small], variants: [mlp], layouts: [uniform]}\n"),
         ),
@@ -464,7 +469,8 @@ CHANGES = [
         "GPUs, processes, threads, micro-batch, memory, time limits",
         config(
             "default: {processes: 1, threads: 1, device: cpu}",
-            "default: {processes: 2, threads: 2, gpus: 2, device: auto, micro_batch_size: 1, compile: true, evaluation_batch_size: 3, checkpoint_minutes: 7, memory_mb: 9000, runtime_minutes: 77, evaluation_minutes: 5}",
+            "default: {processes: 2, threads: 2, gpus: 2, device: auto, micro_batch_size: 1, compile: true,"
+            " evaluation_batch_size: 3, checkpoint_minutes: 7, memory_mb: 9000, runtime_minutes: 77, evaluation_minutes: 5}",
         ),
         NOTHING,
         "nothing",

@@ -13,7 +13,7 @@ import yaml
 
 from deconattn.files import sha256_file
 from tests.project import CONFIG, Project
-from tests.workflow.changes import MLP, RNDEMB, STANDARD, both, code, config, planned, remove
+from tests.workflow.changes import MLP, MLP_EDITED, RNDEMB, STANDARD, both, code, config, planned, remove
 
 pytestmark = pytest.mark.xdist_group("workflow")
 
@@ -21,7 +21,7 @@ AGREE = {
     "nothing": lambda project: None,
     "nothing finished": remove("results", "resources", ".snakemake"),
     "learning rate": config("peak_learning_rate: 4e-3", "peak_learning_rate: 5e-3"),
-    "mixer": code("mixers/mlp.py", "F.silu", "F.gelu"),
+    "mixer": MLP_EDITED,
     "task dropped, notes lost": both(remove(".snakemake"), config("tasks: [copa, rte,", "tasks: [copa,")),
 }
 
@@ -44,12 +44,12 @@ def test_the_plan_is_snakemakes_own_job_by_job(finished_copy: Project, name: str
 
 def test_the_plan_counts_and_prices(finished_copy: Project) -> None:
     finished_copy.edit(CONFIG, "layouts: [even]", "layouts: [even, top]")
-    finished_copy.edit("deconattn/mixers/mlp.py", "F.silu", "F.gelu")
+    MLP_EDITED(finished_copy)
     plan = asked(finished_copy)
     statuses = {run["run"].rpartition("-")[0]: run["status"] for run in plan["runs"]}
     assert statuses == {STANDARD: "finished", MLP: "stale", RNDEMB: "finished", "tiny-rndembqk-top-s0": "missing"}
     assert [run["why"] for run in plan["runs"] if run["status"] == "stale"] == [
-        ["code: deconattn.mixers.mlp: MLP.forward changed"]
+        ["code: deconattn.mixers.mlp: MLP.parameter_count changed"]
     ]
     assert len(plan["orphans"]) == 1 and plan["orphans"][0].startswith(MLP)
     prices = {price["run"].rpartition("-")[0]: price for price in plan["trainings"]}
@@ -181,7 +181,9 @@ def test_adopted_code_finds_the_finished_runs_under_their_names(finished_copy: P
     code("data/tokens.py", "def _chunks", "def other() -> None: ...\n\n\ndef _chunks")(finished_copy)
     assert asked(finished_copy)["totals"]["trainings"] == 3
     listed = finished_copy.deconattn("adopt", CONFIG, "--reason", "a new function is not called", "--dry-run")
-    assert "training mlp" in listed.stdout and "data" in listed.stdout and not (folder / "config/adoptions.yaml").exists()
+    assert (
+        "training mlp" in listed.stdout and "data" in listed.stdout and not (folder / "config/adoptions.yaml").exists()
+    )
     done = finished_copy.deconattn("adopt", CONFIG, "--reason", "a new function is not called")
     assert done.returncode == 0, done.stderr
     entries = yaml.safe_load((folder / "config/adoptions.yaml").read_text())
@@ -228,7 +230,9 @@ def test_prune_lists_and_deletes_only_what_no_config_names(finished_copy: Projec
     kept = finished_copy.deconattn("prune", CONFIG, "--delete", "--older-than", "0")
     assert kept.returncode == 0 and "config/other.yaml: not given, but names" in kept.stderr
     assert finished_copy.runs() == runs
-    both_given = finished_copy.deconattn("prune", CONFIG, str(other.relative_to(folder)), "--delete", "--older-than", "0")
+    both_given = finished_copy.deconattn(
+        "prune", CONFIG, str(other.relative_to(folder)), "--delete", "--older-than", "0"
+    )
     assert "no orphans" in both_given.stderr or "deleted 0" in both_given.stderr
     other.unlink()
     listed = finished_copy.deconattn("prune", CONFIG)
@@ -288,7 +292,7 @@ def test_verify_finds_each_kind_of_damage(finished_copy: Project) -> None:
 
 # ---- figures only -----------------------------------------------------------------------------------------------------------
 def test_figures_stand_on_stale_runs_and_say_so(finished_copy: Project) -> None:
-    finished_copy.edit("deconattn/mixers/mlp.py", "F.silu", "F.gelu")
+    MLP_EDITED(finished_copy)
     finished_copy.edit("deconattn/evaluation/passes.py", "BOOTSTRAP_DRAWS = 100", "BOOTSTRAP_DRAWS = 200")
     plan = finished_copy.planned("--profile", "profiles/figures")
     assert "figure5" in plan and not {"pretrain", "evaluate", "analyse", "spec"} & set(plan)
@@ -318,4 +322,3 @@ def test_every_table_and_figure_has_its_origin(finished: Project) -> None:
         assert record["runs"] and all(len(sha) == 64 for sha in record["data"].values())
     page = (report / "provenance.html").read_text()
     assert all(run.name in page for run in finished.runs())
-
