@@ -1,4 +1,7 @@
-"""Times as ratios of one run: the compared functions take turns, so that what else the machine does meets all alike."""
+"""Times as ratios of one run: the compared functions take turns, so that what else the machine does meets all alike.
+
+It is the processor's time that counts, on one thread: waiting for a processor that others use is no one's fault.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ import torch
 
 
 def take_turns(functions: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each function in each of `rounds` rounds, after one round that does not count."""
+    """Processor seconds of each function in each of `rounds` rounds, after one round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(rounds + 1):
         for name, function in functions.items():
-            started = time.perf_counter()
+            started = time.process_time()
             function()
             if turn:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(time.process_time() - started)
     return seconds
 
 

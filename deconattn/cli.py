@@ -90,9 +90,19 @@ def _parser() -> argparse.ArgumentParser:
             spec, ("tokenizer", path), out)  # fmt: skip
     command("analyse", _analyse, "measure the attention maps and scores of a trained run",
             ("run", path), spec, device)  # fmt: skip
+    command("measure", _measure, "measure what the mixers of a model cost",
+            spec, out, device, ("--threads", {"type": int, "default": 1}),
+            ("--memory-mb", {"type": int, "help": "main memory; what needs more is left out, and its row says so"}))  # fmt: skip
     runs = ("runs", {"help": "run → note, as JSON"})
     command("aggregate", _aggregate, "gather the results of runs into tables", runs, ("report", path))
     command("aggregate-analysis", _aggregate_analysis, "gather the analysis of runs", runs, ("report", path))
+    command(
+        "aggregate-costs",
+        _aggregate_costs,
+        "gather the measured costs of models",
+        ("files", {"type": Path, "nargs": "*", "help": "costs of a model, without .parquet"}),
+        ("--report", {"type": Path, "required": True}),
+    )
     command("draw", _draw, "draw one table or figure from the gathered tables",
             ("exhibit", {}), ("options", {}), ("tables", path), ("folder", path))  # fmt: skip
     command("provenance", _provenance, "one page of where all tables and figures come from",
@@ -263,6 +273,12 @@ def _analyse(options: argparse.Namespace) -> None:
     record_stage(run, "analyse", spec, modules, options.device, started)
 
 
+def _measure(options: argparse.Namespace) -> None:
+    from deconattn.analysis.measure import measure_file
+
+    measure_file(options.spec, options.out, options.device, options.threads, options.memory_mb)
+
+
 def _aggregate(options: argparse.Namespace) -> None:
     from deconattn.report.collect import collect
 
@@ -285,6 +301,12 @@ def _gather(name: str, options: argparse.Namespace, gather: Callable[[list[Path]
     for gap in gather([RESULTS / "runs" / run for run in notes], notes):
         print(f"gap: {gap}", file=sys.stderr)
     write_json(options.report / "tables" / f"{name}.json", {"key": key, "runs": notes})
+
+
+def _aggregate_costs(options: argparse.Namespace) -> None:
+    from deconattn.report.collect_costs import collect_costs
+
+    collect_costs(options.files, options.report)
 
 
 def _draw(options: argparse.Namespace) -> None:

@@ -5,16 +5,25 @@ Under autocast they give their result in its precision, which is what the matrix
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+
+ROWS_AT_ONCE = 512  # tokens whose gates are differentiated together on a CPU, in its cache
 
 
 def widened(x: Tensor) -> Tensor:
     """x in at least float32."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Leave the choice of precision to what follows; devices that have no autocast ("meta") need nothing."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
@@ -30,26 +39,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return _RMSNorm.apply(x, weight, eps, product_dtype(x))
 
 
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """SiLU(gate) ⊙ up (Shazeer, 2020)."""
-    return _SwiGLU.apply(gate, up)
+def gated_mlp(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """SwiGLU, down·(SiLU(gate·x) ⊙ up·x) (Shazeer, 2020): x (…, d), gate and up (m, d), down (d, m) → (…, d).
 
-
-def down_projected(down: nn.Linear, gate: Tensor, up: Tensor) -> Tensor:
-    """down(SiLU(gate) ⊙ up), holding gate and up for backward but not their product, which is made again."""
-    product = swiglu(gate, up)
-    if not product.requires_grad or torch.compiler.is_compiling():  # a compiler weighs for itself what to make again
-        return down(product)
-    shape, place = product.shape, product.data_ptr()
-
-    def pack(saved: Tensor) -> Tensor | tuple[int, ...]:
-        return tuple(saved.shape) if saved.data_ptr() == place and saved.numel() == shape.numel() else saved
-
-    def unpack(packed: Tensor | tuple[int, ...]) -> Tensor:
-        return packed if isinstance(packed, Tensor) else F.silu(gate).mul_(up).view(packed)
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        return down(product)
+    Held for backward are the two products behind the gate; the gated product and the sigmoid are made again, once for all.
+    """
+    return _GatedMLP.apply(x, gate, up, down, product_dtype(x))
 
 
 def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -76,16 +71,47 @@ class _RMSNorm(torch.autograd.Function):
         return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None, None
 
 
-class _SwiGLU(torch.autograd.Function):
+class _GatedMLP(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        return F.silu(gate).mul_(up)
+    def forward(ctx: Any, x: Tensor, gate: Tensor, up: Tensor, down: Tensor, dtype: torch.dtype) -> Tensor:
+        with without_autocast(x.device):
+            rows = x.flatten(0, -2).to(dtype)
+            weights = [w.to(dtype) for w in (gate, up, down)]
+            gated, other = rows @ weights[0].t(), rows @ weights[1].t()
+            ctx.save_for_backward(rows, gated, other, *weights)
+            ctx.kinds = (x.dtype, gate.dtype)
+            return (F.silu(gated).mul_(other) @ weights[2].t()).view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = ctx.saved_tensors
-        return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        x, gated, other, gate, up, down = ctx.saved_tensors
+        to_x, to_weight = ctx.kinds
+        shape, grad = grad.shape, grad.flatten(0, -2).to(x.dtype)
+        grad_x = torch.empty_like(x)
+        sums = [torch.zeros_like(w, dtype=to_weight) for w in (gate, up, down)]
+        step = len(x) if x.is_cuda else ROWS_AT_ONCE
+        for start in range(0, len(x), step):
+            rows = slice(start, start + step)
+            sigmoid = torch.sigmoid(gated[rows])
+            silu = gated[rows] * sigmoid
+            _add_product(sums[2], grad[rows], silu * other[rows])
+            slope = torch.lerp(silu, silu.new_ones(()), sigmoid)  # SiLU′ = SiLU + σ·(1 − SiLU)
+            of_product = grad[rows] @ down
+            grad_other = silu.mul_(of_product)
+            grad_gated = slope.mul_(other[rows]).mul_(of_product)
+            torch.mm(grad_gated, gate, out=grad_x[rows])
+            grad_x[rows].addmm_(grad_other, up)
+            _add_product(sums[0], grad_gated, x[rows])
+            _add_product(sums[1], grad_other, x[rows])
+        return grad_x.to(to_x).view(shape), sums[0], sums[1], sums[2], None
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += leftᵀ · right, in total's precision."""
+    if total.dtype == left.dtype:
+        total.addmm_(left.t(), right)
+    else:
+        total += left.t() @ right
 
 
 class _Rotation(torch.autograd.Function):

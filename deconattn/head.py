@@ -11,8 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from deconattn.functions import widened
-from deconattn.mixers._contract import without_autocast
+from deconattn.functions import widened, without_autocast
 
 ROWS_AT_ONCE = 256
 LOGITS_AT_ONCE = 2**25  # rows × V of the buffer, whatever the vocabulary

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from deconattn import mixers
 from deconattn.decoding import DecodingState, SideMemory
 from deconattn.errors import UserError
-from deconattn.functions import down_projected
+from deconattn.functions import gated_mlp
 from deconattn.head import head_loss
 from deconattn.layouts import is_standard
 from deconattn.mixers._contract import Mixer, QueriesKeys, RMSNorm
@@ -100,7 +100,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(inner, d, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return down_projected(self.down_proj, self.gate_proj(x), self.up_proj(x))
+        return gated_mlp(x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
 
 
 class Block(nn.Module):

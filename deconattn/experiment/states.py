@@ -211,6 +211,9 @@ def exhibit_key(exhibit: str, options: str, report: Path) -> str:
     """Key of a table or figure: its code, its options, the keys of the tables that it reads, the published values."""
     names = ["aggregate", *(["aggregate_analysis"] if exhibit in grid.ANALYSED else [])]
     tables = [(read_record(report / "tables" / f"{name}.json")[0] or {}).get("key") for name in names]
+    if exhibit in grid.COSTED:
+        files = [report / "tables" / f"{name}.parquet" for name in ("costs", "cost_differences")]
+        tables = [sha256_file(file) if file.is_file() else None for file in files]
     modules = exhibit_modules(exhibit)
     published = "deconattn.report.published" in closure(*modules)
     paper = sha256_file(PACKAGE / "report" / "published_results.csv") if published else None

@@ -7,13 +7,13 @@ on short sequences, and with one map for the whole batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from deconattn.functions import widened
-from deconattn.mixers._contract import without_autocast
+from deconattn.functions import widened, without_autocast
 
 BLOCK = 128  # queries a block
 Form = Literal["exponential", "taylor"]
@@ -25,13 +25,40 @@ def block_attention(q: Tensor, k: Tensor, v: Tensor, form: Form) -> Tensor:
     w is e^s or 1 + s + s²/2. Where q and k have one row and v has B, the batch is folded into the features: each head is
     one product (n, m) × (m, B·D).
     """
+    return _by_heads(q, k, v, lambda *heads: BlockAttention.apply(*heads, form))
+
+
+def whole_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention with its whole map, which is held in v's precision: the fastest in bf16 on short sequences.
+
+    Shapes as `block_attention`.
+    """
+    return _by_heads(q, k, v, WholeAttention.apply)
+
+
+def _by_heads(q: Tensor, k: Tensor, v: Tensor, attend: Callable[..., Tensor]) -> Tensor:
     batch, heads, length, size = v.shape
     with without_autocast(v.device):
         if q.shape[0] == batch:
-            return BlockAttention.apply(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), form).view(v.shape)
-        folded = v.permute(1, 2, 0, 3).reshape(heads, length, batch * size)
-        mixed = BlockAttention.apply(q[0], k[0], folded, form)
+            return attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).view(v.shape)
+        mixed = attend(q[0], k[0], v.permute(1, 2, 0, 3).reshape(heads, length, batch * size))
         return mixed.view(heads, length, batch, size).permute(2, 0, 1, 3)
+
+
+class WholeAttention(torch.autograd.Function):
+    """`whole_attention` of q, k (N, L, dh), v (N, L, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        a = weigh(block_scores(q, k, 0, q.shape[1]), 0, "exponential")[0].to(v.dtype)
+        ctx.save_for_backward(q, k, v, a)
+        return a @ v
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, a = ctx.saved_tensors
+        of_s = torch._softmax_backward_data(grad @ v.transpose(1, 2), a, -1, a.dtype).mul_(q.shape[-1] ** -0.5)
+        return of_s @ k, of_s.transpose(1, 2) @ q, a.transpose(1, 2) @ grad
 
 
 class BlockAttention(torch.autograd.Function):

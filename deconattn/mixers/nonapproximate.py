@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deconattn.functions import widened
-from deconattn.mixers._contract import QKVMixer, future, without_autocast
-from deconattn.mixers._costs import Costs
+from deconattn.functions import widened, without_autocast
+from deconattn.mixers._contract import QKVMixer, future
+from deconattn.mixers._costs import FLOAT, Costs
 from deconattn.mixers._states import Seen, State
 
 if TYPE_CHECKING:
@@ -80,14 +80,27 @@ class NonApproximate(QKVMixer):
         tokens, heads = batch * length, config.num_attention_heads
         projections = cls.projection_flops(config, tokens, tokens)
         values = torch.empty(batch, heads, length, config.head_dim, device="meta")
-        products = sum(scan_products(end - start) for start, end in segments(values))
+        lengths = [end - start for start, end in segments(values)]
+        # Within chunks the weights are summed; over chunks their sums are taken as products, as those of the values are.
+        over_chunks = [scan_products(-(-n // CHUNK) - 1) if n > CHUNK else 0 for n in lengths]
+        products = config.hidden_size * sum(map(scan_products, lengths)) + heads * sum(over_chunks)
         return Costs(
             prefill_flops_square=projections,
             prefill_flops_causal=projections,
-            prefill_flops=projections + 2 * batch * config.hidden_size * products,
+            prefill_flops=projections + 2 * batch * products,
             decode_flops=cls.projection_flops(config, batch, batch),
-            state_bytes=batch * heads * (config.head_dim + 2) * max(itemsize, 4),
+            activation_bytes=FLOAT * cls._activation_numbers(config, batch, length),
+            state_bytes=batch * heads * (config.head_dim + 2) * max(itemsize, FLOAT),
         )
+
+    @classmethod
+    def _activation_numbers(cls, config: ModelConfig, batch: int, length: int) -> int:
+        """q, k, v and the output; u, its running maximum and the normaliser of each head."""
+        tokens = batch * length
+        held = tokens * (4 * config.hidden_size + 3 * config.num_attention_heads)
+        # The output lies as the values do: position by position, unless they were repeated for grouped queries.
+        joined = cls.joined_numbers(config, batch, length) if config.kv_heads < config.num_attention_heads else 0
+        return cls.head_norm_numbers(config, tokens) + held + joined
 
 
 def key_scores(q: Tensor, k: Tensor) -> Tensor:

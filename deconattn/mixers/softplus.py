@@ -8,6 +8,7 @@ Reading: the scale is ln dh · ln i on top of 1/√dh, i counted from 1, so that
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,6 +21,10 @@ EXPONENTIAL_BELOW = -40.0
 
 class Softplus(ScoreMixer):
     """Softplus attention, normalised as exp(ln softplus(z)) so that a row of very negative scores stays exact."""
+
+    # z, the clamped z, softplus and A in float32, and where z lies above; the scale of each query.
+    held_a_pair: ClassVar[int] = 4 * 4 + 1
+    held_a_query: ClassVar[int] = 4
 
     def weights(self, s: Tensor, hidden: Tensor, reach: Tensor) -> Tensor:
         z = s * (math.log(self.config.head_dim) * reach.to(s.dtype).log())

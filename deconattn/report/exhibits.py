@@ -1,7 +1,9 @@
-"""The one way to draw a table or figure. An exhibit is a module of this folder named `figure<n>.py` or `table<n>.py`.
+"""The one way to draw a table or figure.
 
-It has `OPTIONS`, what it can be told, and `draw(results, options)`, which gives a `Drawing` or a `Table`; one that
-reads tables which not every exhibit reads names them in `TABLES`, for its provenance.
+An exhibit is a module of this folder named `figure<n>.py`, `figure_<word>.py` or `table<n>.py`. It has `OPTIONS`, what
+it can be told, and `draw(results, options)`, which gives a `Drawing` or a `Table`; one that reads tables which not
+every exhibit reads names them in `TABLES`, for its provenance, and one that reads nothing of trained runs names what
+it reads instead of `Results` in `READER`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from deconattn.report.results import Results
 EXHIBITS: dict[str, str] = {
     path.stem: f"deconattn.report.{path.stem}"
     for path in sorted(Path(__file__).parent.glob("*.py"))
-    if re.fullmatch(r"(figure|table)\d+", path.stem)
+    if re.fullmatch(r"(figure|table)\d+|figure_[a-z]+", path.stem)
 }
 
 
@@ -39,7 +41,7 @@ def draw(
     """
     module = _module(exhibit)
     _check_options(exhibit, module.OPTIONS, options)
-    results = Results(tables_folder)
+    results = getattr(module, "READER", Results)(tables_folder)
     if exhibit.startswith("table"):
         from deconattn.report.write_table import write_table
 

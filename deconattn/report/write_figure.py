@@ -8,13 +8,19 @@ from typing import Any
 
 from deconattn.files import sha256_file, write_json
 from deconattn.report import style
+from deconattn.report.cost_results import CostResults
 from deconattn.report.drawing import Drawing
 from deconattn.report.provenance import provenance
 from deconattn.report.results import Results
 
 
 def write_figure(
-    exhibit: str, module: Any, results: Results, out: Path, options: dict[str, Any], made: Mapping[str, Any]
+    exhibit: str,
+    module: Any,
+    results: Results | CostResults,
+    out: Path,
+    options: dict[str, Any],
+    made: Mapping[str, Any],
 ) -> list[Path]:
     """Draw with `module.draw` and write `<exhibit>.{svg,pdf,png,json}`, the JSON last; returns the paths."""
     with style.styled():

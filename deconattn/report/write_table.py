@@ -9,6 +9,7 @@ from typing import Any
 
 from deconattn.files import atomic_write, sha256_file, write_json
 from deconattn.report import schema
+from deconattn.report.cost_results import CostResults
 from deconattn.report.provenance import provenance
 from deconattn.report.results import Results
 from deconattn.report.table_html import to_html
@@ -18,7 +19,7 @@ from deconattn.report.tables import Table
 
 
 def write_table(
-    table: Table, results: Results, out: Path, options: dict[str, Any], made: Mapping[str, Any]
+    table: Table, results: Results | CostResults, out: Path, options: dict[str, Any], made: Mapping[str, Any]
 ) -> list[Path]:
     """Write `<exhibit>.{parquet,csv,tex,html,json}`, the JSON last; returns the paths."""
     record = provenance(results, table.exhibit, table.runs, table.gaps, options)
@@ -45,6 +46,12 @@ def _origin(record: dict[str, Any]) -> str:
     data = ", ".join(f"{name} ({sha or 'no manifest'})" for name, sha in record["data"].items()) or "unknown"
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     runs = ", ".join(f"<code>{escape(run)}</code>" for run in record["runs"])
+    if not record["runs"]:
+        files = ", ".join(f"{escape(name)} (sha256 <code>{sha}</code>)" for name, sha in record["tables"].items())
+        return (
+            f"<details><summary>Where this comes from</summary><p>Tables: {files}</p>"
+            f"<p>Commit: <code>{escape(commit)}</code>. {escape(versions)}.</p></details>"
+        )
     return (
         f"<details><summary>Where this comes from: {len(record['runs'])} runs</summary><p>Runs: {runs}</p>"
         f"<p>Tokens (sha256 of the manifest): <code>{escape(data)}</code></p>"

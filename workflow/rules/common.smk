@@ -3,10 +3,11 @@ import shlex
 
 from deconattn.errors import UserError
 from deconattn.experiment import grid
+from deconattn.experiment.code import code_digest
 from deconattn.experiment.identity import canonical
 from deconattn.experiment.launch import Launch
 from deconattn.experiment.standins import shown
-from deconattn.experiment.states import FIGURE_KINDS, GATHERED, TABLE_KINDS, exhibit_record
+from deconattn.experiment.states import FIGURE_KINDS, GATHERED, MISSING, TABLE_KINDS, exhibit_record
 
 try:
     launch = Launch(workflow)
@@ -25,10 +26,14 @@ table_names = [name for name in settings.exhibits if name.startswith("table")]
 figure_names = [name for name in settings.exhibits if name.startswith("figure")]
 
 
+def there(paths):
+    """Files that a table stands on: all of them, or those that are there."""
+    return [path for path in paths if Path(path).is_file()] if partial else paths
+
+
 def results_of(runs, *files):
-    """Files of runs that a table stands on: all of them, or those that are there."""
-    paths = [ident.folder(run) / file for run in runs for file in files]
-    return [path for path in paths if path.is_file()] if partial else paths
+    """Files of runs that a table stands on."""
+    return there([ident.folder(run) / file for run in runs for file in files])
 
 
 wildcard_constraints:

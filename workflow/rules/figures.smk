@@ -13,6 +13,10 @@ def options(exhibit):
 
 def drawing(exhibit):
     """Whether an exhibit is up to date."""
+    if exhibit in grid.COSTED:
+        # Its tables hang on no run; Snakemake itself sees whether they are new.
+        found = states.exhibit(exhibit, options(exhibit))
+        return MISSING if found.fresh else found
     gatherings = [states.gathering("aggregate", shown_runs, partial)]
     if exhibit in grid.ANALYSED:
         gatherings.append(states.gathering("aggregate_analysis", analysed_runs, partial))
@@ -22,6 +26,8 @@ def drawing(exhibit):
 def drawn_from(exhibit):
     """Tables that an exhibit reads; none for one whose record says that it is up to date."""
     names = [*GATHERED["aggregate"], *(GATHERED["aggregate_analysis"] if exhibit in grid.ANALYSED else [])]
+    if exhibit in grid.COSTED:
+        names = ["costs.parquet", "cost_differences.parquet"]
     tables = [ident.report / "tables" / name for name in names]
     return lambda w: launch.needed(lambda: drawing(exhibit), exhibit_record(ident.report, exhibit), {"tables": tables})
 
