@@ -36,5 +36,6 @@ rule all:
         results_of(run_names, "done.json"),
         [ident.report / "figures" / f"{exhibit}.png" for exhibit in figure_names],
         [ident.report / "tables" / f"{exhibit}.html" for exhibit in table_names],
+        [ident.report / "provenance.html"] if settings.exhibits else [],
     default_target: True
     localrule: True

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deconattn.errors import UserError
+from deconattn.experiment import questions
 
 Handler = Callable[[argparse.Namespace], None]
 
@@ -45,7 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     path, number = {"type": Path}, {"type": int}
     source = ("source", {"type": json.loads, "help": "source as JSON"})
     spec = ("spec", {"type": json.loads, "help": "spec as JSON"})
-    files = ("files", {"type": json.loads, "help": "task → Parquet, as JSON"})
     out = ("out", path)
     device = ("--device", {"default": "auto", "choices": ("auto", "cpu", "cuda")})
 
@@ -84,19 +84,17 @@ def _parser() -> argparse.ArgumentParser:
             ("--deadline-minutes", {"type": float, "help": "stop, save and exit with 75 before so many minutes are over"}),
             ("--progress", {"default": "auto", "choices": ("auto", "bar", "lines")}))  # fmt: skip
     command("evaluate", _evaluate, "evaluate a trained run with lm-evaluation-harness",
-            ("run", path), ("tokenizer", path), spec, files,
+            ("run", path), ("tokenizer", path), spec,
             ("--batch-size", {"type": int, "default": 16}), device)  # fmt: skip
     command("baselines", _baselines, "random guess and majority class of each task",
-            files, ("limits", {"type": json.loads}), ("tokenizer", path), out)  # fmt: skip
+            spec, ("tokenizer", path), out)  # fmt: skip
     command("analyse", _analyse, "measure the attention maps and scores of a trained run",
-            ("run", path), ("heldout", path), ("context_length", number), device)  # fmt: skip
+            ("run", path), spec, device)  # fmt: skip
     command("measure", _measure, "measure what the mixers of a model cost",
             spec, out, device, ("--threads", {"type": int, "default": 1}),
             ("--memory-mb", {"type": int, "help": "main memory; what needs more is left out, and its row says so"}))  # fmt: skip
-    runs = ("runs", {"type": json.loads, "help": "run names as JSON"})
-    command(
-        "aggregate", _aggregate, "gather the results of runs into tables", runs, ("baselines", path), ("report", path)
-    )
+    runs = ("runs", {"help": "run → note, as JSON"})
+    command("aggregate", _aggregate, "gather the results of runs into tables", runs, ("report", path))
     command("aggregate-analysis", _aggregate_analysis, "gather the analysis of runs", runs, ("report", path))
     command(
         "aggregate-costs",
@@ -106,7 +104,10 @@ def _parser() -> argparse.ArgumentParser:
         ("--report", {"type": Path, "required": True}),
     )
     command("draw", _draw, "draw one table or figure from the gathered tables",
-            ("exhibit", {}), ("options", {"type": json.loads}), ("tables", path), ("folder", path))  # fmt: skip
+            ("exhibit", {}), ("options", {}), ("tables", path), ("folder", path))  # fmt: skip
+    command("provenance", _provenance, "one page of where all tables and figures come from",
+            ("exhibits", {"type": json.loads}), ("report", path))  # fmt: skip
+    questions.add(command)
     return parser
 
 
@@ -130,6 +131,7 @@ def _mirror_text(options: argparse.Namespace) -> None:
     from deconattn.data.mirror import mirror_corpus_part
 
     mirror_corpus_part(options.source, options.part, options.parts, options.out, options.source.get("max_bytes"))
+    _note_mirror(options.out.parent, options.source)
 
 
 def _mirror_manifest(options: argparse.Namespace) -> None:
@@ -142,25 +144,40 @@ def _mirror_task(options: argparse.Namespace) -> None:
     from deconattn.data.mirror import mirror_task
 
     mirror_task(options.source, options.task, options.out)
+    _note_mirror(options.out.parent, options.source)
 
 
 def _mirror_tokenizer(options: argparse.Namespace) -> None:
     from deconattn.data.mirror import mirror_tokenizer
+    from deconattn.experiment.identity import TOKENIZER_CODE
 
     mirror_tokenizer(options.source, options.folder)
+    _note_mirror(options.folder, options.source, TOKENIZER_CODE)
+
+
+def _note_mirror(folder: Path, source: dict[str, Any], *writer: str) -> None:
+    from deconattn.experiment.identity import mirror_modules
+    from deconattn.experiment.records import note_code
+
+    note_code(folder, *mirror_modules(source["kind"], *writer))
 
 
 def _train_tokenizer(options: argparse.Namespace) -> None:
     from deconattn.data.tokenizer import train_tokenizer
+    from deconattn.experiment.identity import TOKENIZER_CODE
+    from deconattn.experiment.records import note_code
 
     fraction = options.spec["heldout_fraction"]
     train_tokenizer(options.parts, options.spec["vocab_size"], options.folder, heldout_fraction=fraction)
+    note_code(options.folder, TOKENIZER_CODE)
 
 
 def _tokenize(options: argparse.Namespace) -> None:
     from deconattn.data.tokens import share_of_budget, tokenize_part
+    from deconattn.experiment.job import check_code
 
     spec = options.spec
+    check_code(spec["code"], ["deconattn.data.tokens"], str(options.folder))
     tokenize_part(
         options.corpus,
         options.tokenizer,
@@ -173,29 +190,37 @@ def _tokenize(options: argparse.Namespace) -> None:
 
 def _finish_tokens(options: argparse.Namespace) -> None:
     from deconattn.data.tokens import finish_tokens
+    from deconattn.experiment.records import write_record
 
     finish_tokens(options.folder, options.spec["parts"], options.tokenizer)
+    # Its spec's code: equal code that was adopted keeps the name of the first.
+    record = options.folder / "record.json"
+    write_record(record, "tokens", ["deconattn.data.tokens"], [], spec=options.spec)
 
 
 def _side_text(options: argparse.Namespace) -> None:
     from deconattn.data.sidetext import write_side_text
+    from deconattn.experiment.identity import SIDE_CODE
+    from deconattn.experiment.records import note_code
 
     write_side_text(options.text, options.tokenizer, options.length, options.out)
+    note_code(options.out.parent, SIDE_CODE)
 
 
 def _spec(options: argparse.Namespace) -> None:
-    from deconattn.files import sha256_file, write_json
+    from deconattn.experiment.job import write_spec
+    from deconattn.files import sha256_file
 
-    tokens = {**options.spec["tokens"], "manifest_sha256": sha256_file(options.tokens_manifest)}
-    write_json(options.out, {**options.spec, "tokens": tokens})
+    write_spec(options.spec, sha256_file(options.tokens_manifest), options.out)
 
 
 def _pretrain(options: argparse.Namespace) -> None:
+    from deconattn.experiment.job import check_training, record_training
     from deconattn.training.progress import Progress
     from deconattn.training.run import Stopped, pretrain
     from deconattn.training.stops import EXIT_PREEMPTED
 
-    _check_code(options.run)
+    check_training(options.run)
     try:
         pretrain(
             options.run,
@@ -213,40 +238,39 @@ def _pretrain(options: argparse.Namespace) -> None:
     except Stopped as stopped:
         print(f"{options.run.name}: {stopped}", file=sys.stderr)
         sys.exit(EXIT_PREEMPTED)
-
-
-def _check_code(run_folder: Path) -> None:
-    """Refuse to train under a name that stands for other code: an edit made while the job was waiting."""
-    from deconattn.experiment.grid import Run
-    from deconattn.experiment.identity import Identity
-    from deconattn.files import read_json
-
-    spec = read_json(run_folder / "spec.json")
-    model = spec["model"]
-    now = Identity.training_code(Run(model["name"], model["variant"], model["layout"], spec["seed"]))
-    if now != spec["code"]:
-        raise UserError(
-            f"{run_folder / 'spec.json'}: written for code {spec['code']}, but the code here is {now}: "
-            "it was edited since; start snakemake again"
-        )
+    record_training(options.run, options.device)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    from deconattn.experiment.job import record_stage, start_stage
+
+    run, spec = options.run, options.spec
+    modules, started = start_stage(run, "evaluate", spec)
     from deconattn.evaluation.run import evaluate_run
 
-    evaluate_run(options.run, options.tokenizer, options.spec, options.files, options.batch_size, options.device)
+    evaluate_run(run, options.tokenizer, spec, spec["files"], options.batch_size, options.device)
+    record_stage(run, "evaluate", spec, modules, options.device, started)
 
 
 def _baselines(options: argparse.Namespace) -> None:
     from deconattn.evaluation.baselines import write_baselines
+    from deconattn.experiment.records import write_record
 
-    write_baselines(options.files, options.tokenizer, options.out, options.limits)
+    spec, name = options.spec, options.out.name
+    write_baselines(spec["files"], options.tokenizer, options.out, spec["limits"])
+    modules = ["deconattn.evaluation.baselines"]
+    write_record(options.out.with_suffix(".json"), "evaluation", modules, [name], spec=spec)
 
 
 def _analyse(options: argparse.Namespace) -> None:
+    from deconattn.experiment.job import record_stage, start_stage
+
+    run, spec = options.run, options.spec
+    modules, started = start_stage(run, "analyse", spec)
     from deconattn.analysis.run import analyse_run
 
-    analyse_run(options.run, options.heldout, context_length=options.context_length, device=options.device)
+    analyse_run(run, Path(spec["heldout"]), context_length=spec["context_length"], device=options.device)
+    record_stage(run, "analyse", spec, modules, options.device, started)
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -255,24 +279,28 @@ def _measure(options: argparse.Namespace) -> None:
     measure_file(options.spec, options.out, options.device, options.threads, options.memory_mb)
 
 
-def _run_folders(names: list[str]) -> list[Path]:
-    from deconattn.experiment.identity import RESULTS
-
-    return [RESULTS / "runs" / name for name in names]
-
-
 def _aggregate(options: argparse.Namespace) -> None:
     from deconattn.report.collect import collect
 
-    for gap in collect(_run_folders(options.runs), options.report, options.baselines):
-        print(f"gap: {gap}", file=sys.stderr)
+    _gather("aggregate", options, lambda folders, notes: collect(folders, options.report, notes=notes))
 
 
 def _aggregate_analysis(options: argparse.Namespace) -> None:
     from deconattn.report.collect_analysis import collect_analysis
 
-    for gap in collect_analysis(_run_folders(options.runs), options.report):
+    _gather("aggregate_analysis", options, lambda folders, notes: collect_analysis(folders, options.report, notes))
+
+
+def _gather(name: str, options: argparse.Namespace, gather: Callable[[list[Path], dict[str, str]], list[str]]) -> None:
+    from deconattn.experiment.identity import RESULTS
+    from deconattn.experiment.states import gathered_key
+    from deconattn.files import write_json
+
+    notes = json.loads(options.runs)
+    key = gathered_key(name, options.runs, options.report)
+    for gap in gather([RESULTS / "runs" / run for run in notes], notes):
         print(f"gap: {gap}", file=sys.stderr)
+    write_json(options.report / "tables" / f"{name}.json", {"key": key, "runs": notes})
 
 
 def _aggregate_costs(options: argparse.Namespace) -> None:
@@ -282,6 +310,18 @@ def _aggregate_costs(options: argparse.Namespace) -> None:
 
 
 def _draw(options: argparse.Namespace) -> None:
+    from deconattn.experiment.records import keep_code
+    from deconattn.experiment.states import exhibit_key, exhibit_modules
     from deconattn.report.exhibits import draw
 
-    draw(options.exhibit, options.tables, options.folder, options.options)
+    key = exhibit_key(options.exhibit, options.options, options.tables.parent)
+    made = {"key": key, "drawn_by": keep_code(*exhibit_modules(options.exhibit))}
+    draw(options.exhibit, options.tables, options.folder, json.loads(options.options), made)
+
+
+def _provenance(options: argparse.Namespace) -> None:
+    from deconattn.experiment.states import exhibit_record, provenance_key
+    from deconattn.report.provenance_page import write_page
+
+    key = provenance_key(options.exhibits, options.report)
+    write_page([exhibit_record(options.report, name) for name in options.exhibits], options.report, key)

@@ -43,6 +43,8 @@ class Project:
             "TOKENIZERS_PARALLELISM": "false",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "XDG_CACHE_HOME": str(self.folder / ".cache"),
+            # the folder's own package, and what a test puts beside it
+            "PYTHONPATH": str(self.folder),
         }
 
     def command(self, *options: str, config: str = CONFIG) -> list[str]:
@@ -74,6 +76,18 @@ class Project:
         text = path.read_text()
         assert text.count(old) >= 1, f"{file} does not contain {old!r}"
         path.write_text(text.replace(old, new, 1))
+
+    def edit_all(self, file: str, old: str, new: str) -> None:
+        """Replace a passage of a file wherever it stands."""
+        path = self.folder / file
+        path.write_text(path.read_text().replace(old, new))
+
+    def deconattn(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run a command of the package in the project's folder."""
+        return subprocess.run(
+            [sys.executable, "-m", "deconattn", *arguments], cwd=self.folder, env=self.environment(),
+            capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
 
     def runs(self, pattern: str = "*") -> list[Path]:
         """Run folders."""

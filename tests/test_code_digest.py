@@ -42,10 +42,10 @@ def edit(root: Path, file: str, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("mixers/approximate.py", "BLOCK = 128\n", "BLOCK = 128  # queries at once\n\n\n"),
-        ("mixers/approximate.py", '"""w = 1 + s + s²/2."""', '"""Another docstring."""'),
-        ("mixers/approximate.py", "return 1 + s * (1 + 0.5 * s)", "return (\n        1 + s * (1 + 0.5 * s)\n    )"),
-        ("mixers/mlp.py", "F.silu", "F.gelu"),
+        ("mixers/_taylor.py", "return 1 + s * (1 + 0.5 * s)", "return 1 + s * (1 + 0.5 * s)  # Horner\n\n"),
+        ("mixers/_taylor.py", '"""w = 1 + s + s²/2."""', '"""Another docstring."""'),
+        ("mixers/_taylor.py", "return 1 + s * (1 + 0.5 * s)", "return (\n        1 + s * (1 + 0.5 * s)\n    )"),
+        ("mixers/mlp.py", "return 3 * config", "return 1 + 3 * config"),
         ("report/published.py", "import", "import os\nimport"),
         ("huggingface.py", "use_cache", "use_the_cache"),
         ("__init__.py", '"0.1.0"', '"0.1.1"'),
@@ -61,7 +61,7 @@ def test_an_edit_that_cannot_change_the_run_leaves_its_digest(copy: Path, file: 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("mixers/approximate.py", "0.5 * s", "0.25 * s"),
+        ("mixers/_taylor.py", "0.5 * s", "0.25 * s"),
         ("mixers/_contract.py", "** 0.5", "** 0.25"),
         ("model.py", "self.norm(x", "(x"),
         ("training/schedule.py", "(step + 1)", "step"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deconattn.evaluation.names import MULTIPLE_CHOICE, check_names
-from deconattn.evaluation.run import offline, write_rows
+from deconattn.evaluation.quiet import offline, write_rows
 from deconattn.evaluation.schema import BASELINES
 
 Row = dict[str, Any]
@@ -57,7 +57,7 @@ def baseline_rows(
 
 def guesses(name: str, path: str | Path, limit: int | None) -> list[Row]:
     """Random guess and majority class of a multiple-choice task."""
-    from deconattn.evaluation.harness import gold_index
+    from deconattn.evaluation.passes import gold_index
     from deconattn.evaluation.tasks import build_task
 
     task = build_task(name, path, limit)
@@ -77,7 +77,7 @@ def guesses(name: str, path: str | Path, limit: int | None) -> list[Row]:
 
 def uniform(name: str, path: str | Path, tokenizer_folder: str | Path, limit: int | None) -> list[Row]:
     """Metrics of the uniform distribution over the vocabulary, through the harness' own scoring."""
-    from deconattn.evaluation.harness import run_task
+    from deconattn.evaluation.passes import run_task
     from deconattn.evaluation.tasks import build_task
     from deconattn.evaluation.uniform import UniformModel
 

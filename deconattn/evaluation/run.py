@@ -6,26 +6,14 @@ Writes evaluation.parquet (a row a mode × task × metric × context length) and
 from __future__ import annotations
 
 import functools
-import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from deconattn.errors import UserError
+from deconattn.evaluation.quiet import offline, write_rows
 from deconattn.evaluation.schema import EVALUATION, SAMPLES
-from deconattn.files import atomic_write, read_json
-
-# No look-up on a hub, and no progress bars in a job's log.
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "TQDM_DISABLE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+from deconattn.files import read_json
 
 
 def evaluate_run(
@@ -76,18 +64,6 @@ def evaluate_run(
     write_rows(run_folder / "evaluation.parquet", [{**identity, **row} for row in rows], EVALUATION)
 
 
-def offline() -> None:
-    """Take the network from the harness' libraries, and its chatter from the log. Call it before importing them."""
-    os.environ.update(ENVIRONMENT)
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-
-
 def is_hybrid(model: Mapping[str, Any]) -> bool:
     """Whether a model's spec has standard layers beside simple ones."""
     return model.get("variant", "standard") != "standard" and model.get("layout", "uniform") != "uniform"
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    """Write rows as Parquet, whole or not at all."""
-    with atomic_write(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, compression="zstd")

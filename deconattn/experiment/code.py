@@ -12,8 +12,10 @@ import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from deconattn.errors import UserError
+from deconattn.experiment import trees
 
 PACKAGE = Path(__file__).resolve().parent.parent
 NAME = PACKAGE.name
@@ -21,16 +23,75 @@ NAME = PACKAGE.name
 
 def code_digest(*modules: str) -> str:
     """16 hexadecimal digits over the import closure of `modules` ("deconattn.training.run", …), in whatever order."""
-    closure: set[str] = set()
+    key = " ".join(sorted(set(modules)))
+    if key not in _digests:
+        text = "\n".join(f"{module} {_parsed(module)[0]}" for module in closure(*modules))
+        _digests[key] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _digests[key]
+
+
+def closure(*modules: str) -> list[str]:
+    """All modules of this package that `modules` can import, themselves included, in alphabetical order."""
+    found: set[str] = set()
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
         # The package's own __init__ holds its version and hands out names lazily: nothing of it reaches a result.
-        if module not in closure and module != NAME:
-            closure.add(module)
+        if module not in found and module != NAME:
+            found.add(module)
             waiting.extend(_parsed(module)[1])
-    text = "\n".join(f"{module} {_parsed(module)[0]}" for module in sorted(closure))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sorted(found)
+
+
+def parts_of(*modules: str) -> dict[str, dict[str, str]]:
+    """Module → function or method ("Class.method") → digest, over the import closure: what tells *where* code differs.
+
+    Whatever stands outside functions is "(module)", and what stands in a class outside its methods is the class.
+    """
+    return {module: _parts(module) for module in closure(*modules)}
+
+
+def memo() -> dict[str, dict[str, Any]]:
+    """Every digest and class constant that was asked for: what a launch hands to its jobs."""
+    return {"digests": dict(_digests), "constants": dict(_constants)}
+
+
+def restore(known: dict[str, dict[str, Any]]) -> None:
+    """Answer from what a launch knew, and not from the files as they now are."""
+    _digests.update(known["digests"])
+    _constants.update(known["constants"])
+
+
+_digests: dict[str, str] = {}
+_constants: dict[str, str | None] = {}
+
+
+@cache
+def _parts(module: str) -> dict[str, str]:
+    path = _path(module)
+    found: dict[str, str] = {}
+
+    def visit(owner: ast.Module | ast.ClassDef, prefix: str, name: str) -> None:
+        rest = []
+        for statement in owner.body:
+            if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+                # a property and its setter share a name
+                key = prefix + statement.name
+                found[key] = _short(found.get(key, "") + _canonical(statement))
+            elif isinstance(statement, ast.ClassDef):
+                visit(statement, f"{prefix}{statement.name}.", prefix + statement.name)
+            elif statement is not owner.body[0] or not _is_docstring(owner, statement):
+                rest.append(_canonical(statement))
+        head = [] if isinstance(owner, ast.Module) else [*owner.bases, *owner.keywords, *owner.decorator_list]
+        found[name] = _short("\n".join([*map(_canonical, head), *rest]))
+
+    if path:
+        visit(ast.parse(path.read_text()), "", "(module)")
+    return found
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 @cache
@@ -39,18 +100,32 @@ def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
     path = _path(module)
     if path is None:
         raise ModuleNotFoundError(f"no module {module!r} in {PACKAGE}")
+    data = path.read_bytes()
+    digest, certain, possible = trees.get(data, lambda: _read(path, data))
+    return digest, tuple(sorted({*certain, *(name for name in possible if _path(name))}))
+
+
+def _read(path: Path, data: bytes) -> trees.Tree:
     try:
-        tree = ast.parse(path.read_text(), filename=str(path))
+        tree = ast.parse(data, filename=str(path))
     except SyntaxError as error:
         raise UserError(f"{path}:{error.lineno}: not valid Python ({error.msg})") from None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            raise UserError(f"{path}:{node.lineno}: a relative import; this package imports by full names")
-    return hashlib.sha256(_canonical(tree).encode()).hexdigest(), tuple(sorted(set(_imports(tree))))
+    certain: set[str] = set()
+    possible: set[str] = set()
+    for name, is_certain in _imports(tree, path):
+        (certain if is_certain else possible).add(name)
+    return hashlib.sha256(_canonical(tree).encode()).hexdigest(), sorted(certain), sorted(possible)
 
 
 def class_constant(module: str, name: str) -> str | None:
     """The string that a class of `module` assigns to `name` in its body, read without importing it; None if none does."""
+    key = f"{module} {name}"
+    if key not in _constants:
+        _constants[key] = _class_constant(module, name)
+    return _constants[key]
+
+
+def _class_constant(module: str, name: str) -> str | None:
     path = _path(module)
     for node in ast.walk(ast.parse(path.read_text())) if path else ():
         for statement in node.body if isinstance(node, ast.ClassDef) else ():
@@ -71,22 +146,22 @@ def _path(module: str) -> Path | None:
     return None
 
 
-def _imports(node: ast.AST) -> Iterator[str]:
+def _imports(node: ast.AST, path: Path) -> Iterator[tuple[str, bool]]:
+    """Modules of this package that are imported, and with False names that may be modules too."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
             for other in child.orelse:
-                yield from _imports(other)
+                yield from _imports(other, path)
         elif isinstance(child, ast.Import):
-            yield from (name.name for name in child.names if name.name.split(".")[0] == NAME)
+            yield from ((name.name, True) for name in child.names if name.name.split(".")[0] == NAME)
         elif isinstance(child, ast.ImportFrom):
+            if child.level:
+                raise UserError(f"{path}:{child.lineno}: a relative import; this package imports by full names")
             if (child.module or "").split(".")[0] == NAME:
-                yield child.module or ""
-                for name in child.names:
-                    submodule = f"{child.module}.{name.name}"
-                    if _path(submodule):
-                        yield submodule
+                yield child.module or "", True
+                yield from ((f"{child.module}.{name.name}", False) for name in child.names)
         else:
-            yield from _imports(child)
+            yield from _imports(child, path)
 
 
 def _canonical(node: ast.AST) -> str:

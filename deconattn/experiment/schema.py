@@ -223,6 +223,10 @@ class Settings(Section):
         default_factory=CostsSettings, description="At which sizes the costs of the mixers are measured."
     )
     exhibits: Exhibits = Field(default_factory=Exhibits, description="Which tables and figures to draw.")
+    redo_gpu_hours: NonNegativeReal = Field(
+        default=8.0,
+        description="Finished training that a launch may do again, in GPU-hours; one that would do more stops and says so.",
+    )
     resources: dict[str, ResourceSettings] = Field(
         default={}, description="How runs are carried out: `default`, and per model."
     )

@@ -23,6 +23,7 @@ TITLE = {
 }
 _QUALITY, _TRAINING, _INSIDE = "1 What the models can do", "2 How they train", "3 What their attention does"
 _COSTS = "4 What they cost"
+PROVENANCE = "5 Where it comes from"
 CATEGORY = {
     **dict.fromkeys(("table1", "table2", "table3", "table4", "figure3", "figure4"), _QUALITY),
     "figure5": _TRAINING,

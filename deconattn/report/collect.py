@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,12 @@ _RUN_NAME = re.compile(r"(?P<model>.+)-(?P<variant>[^-]+)-(?P<layout>[a-z]+)-s(?
 _SIDE_BUFFERS = {"model.side_embeddings", "model.side_input_ids"}
 
 
-def collect(run_folders: Sequence[Path], out: Path, baselines: Path | None = None) -> list[str]:
+def collect(
+    run_folders: Sequence[Path],
+    out: Path,
+    baselines: Path | None = None,
+    notes: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
     """Write `<out>/tables/{runs,evaluation,training,gaps}.parquet` from the runs of one configuration.
 
     Args:
@@ -36,6 +42,7 @@ def collect(run_folders: Sequence[Path], out: Path, baselines: Path | None = Non
         out: the report's folder, `results/reports/<name>`.
         baselines: Parquet of random-guess and majority values (baseline, task, metric, value, items), which is
             copied to `<out>/tables/baselines.parquet` unless it is that file; None: what lies there is used.
+        notes: run → what is to be said of it wherever it is shown, as that it stands in for another ("": nothing).
 
     Returns: the gaps, one line each.
     Raises: `UserError` for a file that is broken, for a folder whose name is no run's, and for two runs
@@ -46,6 +53,8 @@ def collect(run_folders: Sequence[Path], out: Path, baselines: Path | None = Non
         run, curve, evaluation, missing = _read_run(folder)
         runs.append(run)
         gaps += missing
+        if notes.get(folder.name):
+            gaps.append(_gap(run, "stale", notes[folder.name]))
         if curve is not None:
             curves.append(_labelled(thin(curve), run))
         if evaluation is not None:

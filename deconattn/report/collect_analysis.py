@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -16,12 +17,15 @@ from deconattn.report import schema
 NOT_ANALYSED = "not analysed yet"
 
 
-def collect_analysis(run_folders: Sequence[Path], out_folder: Path) -> list[str]:
+def collect_analysis(
+    run_folders: Sequence[Path], out_folder: Path, notes: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
     """Write `<out_folder>/tables/{attention,scores,analysis_gaps}.parquet` from the runs of one configuration.
 
     Args:
         run_folders: the folders of all the runs that belong to the report, whether they exist yet or not.
         out_folder: the report's folder, `results/reports/<name>`.
+        notes: run → what is to be said of it wherever it is shown ("": nothing).
 
     A run that is not trained is a gap of `collect`'s table and no row here; one that is trained but not analysed, or
     whose maps are not finite, is a row of `analysis_gaps`. Returns these gaps, one line each.
@@ -31,6 +35,8 @@ def collect_analysis(run_folders: Sequence[Path], out_folder: Path) -> list[str]
     for folder in map(Path, run_folders):
         if not (folder / "done.json").is_file():
             continue
+        if notes.get(folder.name):
+            gaps.append({**_identity(folder), "stage": "stale", "reason": notes[folder.name]})
         found = _read(folder)
         if isinstance(found, str):
             gaps.append({**_identity(folder), "stage": "analyse", "reason": found})

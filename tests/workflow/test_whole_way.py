@@ -98,14 +98,6 @@ def test_figures_alone_are_redrawn_and_name_what_is_missing(finished_copy: Proje
     assert finished_copy.planned()["pretrain"] == 1, "the full plan still lists what is missing"
 
 
-def test_an_edited_mixer_retrains_its_own_runs_only(finished_copy: Project) -> None:
-    finished_copy.edit("deconattn/mixers/mlp.py", "F.silu", "F.gelu")
-    assert finished_copy.planned()["pretrain"] == 1
-    finished_copy.edit("deconattn/mixers/mlp.py", "F.gelu", "F.silu")
-    finished_copy.edit("deconattn/mixers/approximate.py", "0.5 * s", "0.25 * s")
-    assert finished_copy.planned() == {}
-
-
 def test_a_training_killed_under_snakemake_goes_on_from_its_checkpoint(
     finished_copy: Project, finished: Project
 ) -> None:

@@ -1,22 +1,21 @@
-# Settings, identity, and the few names that all rules use.
-import os
+# Settings, identity, what is finished, and the few names that all rules use.
 import shlex
-from pathlib import Path
 
 from deconattn.errors import UserError
 from deconattn.experiment import grid
-from deconattn.experiment.identity import Identity, canonical, code_digest
-from deconattn.experiment.settings import load_settings
+from deconattn.experiment.code import code_digest
+from deconattn.experiment.identity import canonical
+from deconattn.experiment.launch import Launch
+from deconattn.experiment.standins import shown
+from deconattn.experiment.states import FIGURE_KINDS, GATHERED, MISSING, TABLE_KINDS, exhibit_record
 
-overrides = dict(workflow.config_settings.config)
-# --config partial=true (as profiles/figures has it): draw what is there, list the gaps, wait for no run.
-partial = bool(overrides.pop("partial", False))
-# Snakemake gives absolute paths; a message names a file as the user does.
-configfiles = [Path(os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file) for file in workflow.configfiles]
 try:
-    settings = load_settings(configfiles, overrides)
-    ident = Identity(settings)
-    run_names = list(ident.specs)
+    launch = Launch(workflow)
+    settings, ident, states, partial = launch.settings, launch.ident, launch.states, launch.partial
+    run_names = launch.run_names
+    # Run → what is to be said of it. Under `partial`, a run that is not there is stood in for by a finished one of other settings or code.
+    shown_runs = shown(ident, states, run_names, partial)
+    analysed_runs = shown(ident, states, ident.analysed, partial)
 except UserError as error:
     sys.exit(str(error))
 
@@ -43,3 +42,4 @@ wildcard_constraints:
     task=r"[a-z_]+",
     version=r"\d[^/]*",
     mirror=r"(corpus|sidetext)-[^/]+",
+    tasks=r"tasks-[^/]+",

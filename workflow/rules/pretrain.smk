@@ -33,12 +33,25 @@ def memory(wildcards, attempt):
     return training_resources(wildcards).memory_mb * (3 + attempt) // 4
 
 
+def training_inputs(wildcards):
+    """What a training reads; nothing for a run that is finished, which no other file can make unfinished."""
+    run = wildcards.run
+    launch.check_cost()
+    return launch.needed(
+        lambda: states.of_run(run, "pretrain"),
+        ident.folder(run) / "done.json",
+        {
+            "spec": ancient(ident.folder(run) / "spec.json"),
+            "tokens": ancient(ident.tokens / "manifest.json"),
+            "side": ancient(ident.side_path(ident.specs[run]) or []),
+            "tokenizer": ancient(ident.tokenizer / "tokenizer.json"),
+        },
+    )
+
+
 rule pretrain:
     input:
-        spec="results/runs/{run}/spec.json",
-        tokens=f"{ident.tokens}/manifest.json",
-        side=lambda w: ident.side_path(ident.specs[w.run]) or [],
-        tokenizer=f"{ident.tokenizer}/tokenizer.json",
+        unpack(training_inputs),
     output:
         "results/runs/{run}/model/config.json",
         "results/runs/{run}/model/model.safetensors",
@@ -47,7 +60,7 @@ rule pretrain:
     params:
         launch=launcher,
         options=training_options,
-        side=lambda w, input: f"--side-text {input.side}" if input.side else "",
+        side=lambda w, input: f"--side-text {input.side}" if input.get("side") else "",
     threads: lambda w: training_resources(w).processes * training_resources(w).threads
     resources:
         gpu=lambda w: training_resources(w).gpus,

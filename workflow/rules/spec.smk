@@ -4,7 +4,7 @@
 
 rule spec:
     input:
-        manifest=f"{ident.tokens}/manifest.json",
+        manifest=ancient(f"{ident.tokens}/manifest.json"),
     output:
         "results/runs/{run}/spec.json",
     params:

@@ -6,7 +6,7 @@ if settings.tokenizer.kind == "train":
 
     rule train_tokenizer:
         input:
-            expand(f"{ident.corpus}/part-{{part}}.parquet", part=part_names),
+            ancient(expand(f"{ident.corpus}/part-{{part}}.parquet", part=part_names)),
         output:
             f"{ident.tokenizer}/tokenizer.json",
         params:
@@ -17,9 +17,9 @@ if settings.tokenizer.kind == "train":
 
 rule tokenize:
     input:
-        corpus=f"{ident.corpus}/part-{{part}}.parquet",
-        mirror=f"{ident.corpus}/manifest.json",
-        tokenizer=f"{ident.tokenizer}/tokenizer.json",
+        corpus=ancient(f"{ident.corpus}/part-{{part}}.parquet"),
+        mirror=ancient(f"{ident.corpus}/manifest.json"),
+        tokenizer=ancient(f"{ident.tokenizer}/tokenizer.json"),
     output:
         rows=f"{ident.tokens}/part-{{part}}.parquet",
         heldout=f"{ident.tokens}/heldout-{{part}}.parquet",
@@ -32,9 +32,9 @@ rule tokenize:
 
 rule finish_tokens:
     input:
-        expand(f"{ident.tokens}/part-{{part}}.json", part=part_names),
-        expand(f"{ident.tokens}/heldout-{{part}}.parquet", part=part_names),
-        tokenizer=f"{ident.tokenizer}/tokenizer.json",
+        ancient(expand(f"{ident.tokens}/part-{{part}}.json", part=part_names)),
+        ancient(expand(f"{ident.tokens}/heldout-{{part}}.parquet", part=part_names)),
+        tokenizer=ancient(f"{ident.tokenizer}/tokenizer.json"),
     output:
         manifest=f"{ident.tokens}/manifest.json",
         heldout=f"{ident.tokens}/heldout.parquet",
@@ -47,9 +47,9 @@ rule finish_tokens:
 
 rule side_text:
     input:
-        text=f"{ident.side_text}/part-0000.parquet" if ident.side_text else [],
-        tokens=f"{ident.tokens}/manifest.json" if not ident.side_text else [],
-        tokenizer=f"{ident.tokenizer}/tokenizer.json",
+        text=ancient(f"{ident.side_text}/part-0000.parquet") if ident.side_text else [],
+        tokens=ancient(f"{ident.tokens}/manifest.json") if not ident.side_text else [],
+        tokenizer=ancient(f"{ident.tokenizer}/tokenizer.json"),
     output:
         "results/sidetexts/{side}/side.parquet",
     params:

@@ -1,0 +1,122 @@
+"""One start of the workflow: its settings, what is finished, the guard, and what its jobs are told.
+
+A job that a cluster starts hours later reads the workflow again. It must not see a config or code that was edited
+meanwhile, or it would compute one thing under the name of another: so a launch writes down what it knew
+(`results/launches/<hash>.json`) and its jobs read that. The job's own process then compares the code that it is about
+to run with the code of its spec, and refuses when they differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from deconattn.errors import UserError
+from deconattn.experiment import code, guard
+from deconattn.experiment.adoptions import Adoptions
+from deconattn.experiment.content import Content
+from deconattn.experiment.identity import RESULTS, Identity, canonical
+from deconattn.experiment.settings import Settings, load_settings
+from deconattn.experiment.states import State, States
+from deconattn.files import read_json, write_json
+
+FOLDER = RESULTS / "launches"
+# "input" is not among them: a finished job has no inputs, so that nothing above it can start it again (`needed`).
+TRIGGERS = ("mtime", "params", "software-env")
+
+
+class Launch:
+    """What all rules share.
+
+    Args:
+        workflow: Snakemake's.
+    """
+
+    def __init__(self, workflow: Any) -> None:
+        self.workflow = workflow
+        overrides = dict(workflow.config_settings.config)
+        # --config partial=true (as profiles/figures has it): draw what is there, list the gaps, wait for no run.
+        self.partial = bool(overrides.pop("partial", False))
+        told = overrides.pop("launch", None)
+        self.configs = [_as_typed(Path(file)) for file in workflow.configfiles]
+        if told:
+            self.settings, self.ident = recalled(Path(told))
+        else:
+            self.settings = load_settings(self.configs, overrides)
+            self.ident = Identity(self.settings)
+        self.states = States(self.ident)
+        self.run_names = list(self.ident.specs)
+        self.is_main = workflow.is_main_process
+        self._begun = False
+        self._checked = False
+        self._told = str(told) if told else ""
+        if self.is_main:
+            self._tell_jobs()
+
+    def _tell_jobs(self) -> None:
+        """Have Snakemake name the launch's file to its jobs; it is written when something is about to run."""
+        for run in self.run_names:
+            self.ident.evaluation_spec(run), self.ident.analysis_spec(run)
+        self._memory = {
+            "settings": self.settings.model_dump(mode="json", exclude_unset=True),
+            "adoptions": list(self.ident.adoptions.entries),
+            "content": self.ident.content.known,
+            "code": code.memo(),
+        }
+        name = hashlib.sha256(canonical(self._memory).encode()).hexdigest()[:16]
+        self._path = FOLDER / f"{name}.json"
+        settings = self.workflow.config_settings
+        settings.config_args = [*(settings.config_args or ()), f"launch={self._path}"]
+
+    def needed(self, state: Callable[[], State], record: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs of a job: none where its result is fresh, so that nothing above it matters; all where it is to run.
+
+        A stale result that is there is named to Snakemake as to be made again: its own notes may be lost or too coarse.
+        """
+        if not self._decides():
+            return dict(inputs)
+        found = state()
+        if found.fresh:
+            return {}
+        if found.status == "stale":
+            self.workflow.dag.forcefiles.add(str(record))
+        return dict(inputs)
+
+    def check_cost(self) -> None:
+        """Stop a launch, and no dry run, that would redo too much finished work."""
+        if self._decides() and not self._checked and not self.workflow.dryrun:
+            self._checked = True
+            try:
+                guard.check(self.ident, self.states, " ".join(map(str, self.configs)))
+            except UserError as error:
+                sys.exit(str(error))
+
+    def _decides(self) -> bool:
+        """Whether this process decides what is run: not a job, not a drawing of the graph, not a run by force."""
+        asked = self.workflow.dag_settings
+        forced = asked.forceall or asked.forcetargets or asked.forcerun
+        if not self.is_main or self.workflow.executor_plugin is None or forced:
+            return False
+        if not self._begun:
+            self._begun = True
+            asked.rerun_triggers = frozenset(each for each in asked.rerun_triggers if str(each) in TRIGGERS)
+            if not self.workflow.dryrun:
+                write_json(self._path, self._memory)
+        return True
+
+
+def recalled(path: Path) -> tuple[Settings, Identity]:
+    """Settings and identity as a launch knew them."""
+    memory = read_json(path)
+    code.restore(memory["code"])
+    settings = Settings.model_validate(memory["settings"])
+    return settings, Identity(settings, Adoptions.of(memory["adoptions"]), Content(None, memory["content"]))
+
+
+def _as_typed(file: Path) -> Path:
+    """Snakemake gives absolute paths; a message names a file as the user does."""
+    return Path(os.path.relpath(file)) if file.is_relative_to(Path.cwd()) else file

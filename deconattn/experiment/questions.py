@@ -1,0 +1,45 @@
+"""The arguments of `deconattn plan`, `explain`, `adopt`, `prune` and `verify`; `commands` answers them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+
+def add(command: Callable[..., None]) -> None:
+    """Tell the command line of them: `command(name, handler, help, *arguments)`."""
+    configs = (
+        "configs",
+        {"type": Path, "nargs": "+", "metavar": "CONFIG", "help": "files that are merged, as for snakemake"},
+    )
+    as_json = ("--json", {"action": "store_true", "help": "for programs"})
+
+    def ask(name: str) -> Callable[[argparse.Namespace], None]:
+        def handler(options: argparse.Namespace) -> None:
+            from deconattn.experiment import commands
+
+            getattr(commands, name)(options)
+
+        return handler
+
+    command("plan", ask("plan"), "say what would run and what it costs", configs, as_json,
+            ("--gpus", {"type": int, "help": "GPUs for the wall time"}),
+            ("--device", {"default": "h100", "help": "GPU where no finished run tells the speed (default h100)"}),
+            ("--mfu", {"type": float, "default": 0.4, "help": "model FLOPs utilisation there (default 0.4)"}))  # fmt: skip
+    command("explain", ask("explain"), "say why each run would run again", configs, as_json,
+            ("--run", {"help": "one run, by its folder, name or name without hash"}))  # fmt: skip
+    command("adopt", ask("adopt"), "declare the code as it stands to give the results of the finished runs", configs,
+            ("--reason", {"required": True, "help": "why the results stay the same"}),
+            ("--stage", {"action": "append", "choices": ("data", "training", "evaluation", "analysis"),
+                         "help": "only this stage (may be repeated)"}),
+            ("--variant", {"action": "append", "help": "only runs of this variant (may be repeated)"}),
+            ("--dry-run", {"action": "store_true", "help": "list, and write nothing"}))  # fmt: skip
+    command("prune", ask("prune"), "list results that no config names; delete them only with --delete",
+            ("configs", {"type": Path, "nargs": "+", "metavar": "CONFIG", "help": "configs, each by itself"}), as_json,
+            ("--delete", {"action": "store_true", "help": "delete what is listed"}),
+            ("--older-than", {"type": float, "default": 1.0, "metavar": "HOURS",
+                              "help": "keep what was written to since (default 1)"}))  # fmt: skip
+    command("verify", ask("verify"), "check every result against its spec, manifests and checksums",
+            ("configs", {"type": Path, "nargs": "*", "metavar": "CONFIG", "help": "only the runs of this config"}),
+            as_json)  # fmt: skip
