@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT, skip_or_fail
-from tests.training import command, disturb, longer_run, make_run, state, train, wait_for
+from tests.training import command, disturb, make_run, state, train, wait_for
 
 pytestmark = pytest.mark.xdist_group("training")
-OFTEN = ("--checkpoint-minutes", "0.002")
+OFTEN = ("--checkpoint-minutes", "0")
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory, token_table: Path) -> Path:
     """A training that was stopped with two checkpoints."""
-    run = longer_run(tmp_path_factory.mktemp("interrupted") / "longer")
+    run = make_run(tmp_path_factory.mktemp("interrupted") / "undisturbed")
     code, _ = disturb(run, token_table, signal.SIGTERM, lambda: len(checkpoints(run)) == 2, *OFTEN)
     assert code == 75 and len(checkpoints(run)) == 2
     return run
@@ -45,34 +45,36 @@ def truncate(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        pytest.param(lambda c: truncate(c / "model.safetensors"), "model.safetensors is damaged", id="truncated weights"),
-        pytest.param(lambda c: flip(c / "optimizer.safetensors"), "optimizer.safetensors is damaged", id="flipped byte"),
+        pytest.param(lambda c: truncate(c / "model.safetensors"), "model.safetensors is damaged", id="truncated"),
+        pytest.param(lambda c: flip(c / "optimizer.safetensors"), "optimizer.safetensors is damaged", id="flipped"),
         pytest.param(lambda c: (c / "manifest.json").unlink(), "manifest.json is missing", id="missing manifest"),
         pytest.param(lambda c: (c / "train.parquet").unlink(), "train.parquet is missing", id="missing curve"),
     ],
 )
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
-    damage: Callable[[Path], None], said: str, interrupted: Path, longer: Path, token_table: Path, tmp_path: Path
+    damage: Callable[[Path], None], said: str, interrupted: Path, undisturbed: Path, token_table: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "longer"
+    run = tmp_path / "undisturbed"
     shutil.copytree(interrupted, run)
     before, newest = checkpoints(run)
     damage(newest)
     done = train(run, token_table)
-    assert f"longer: {newest}: {said}" in done.stderr
-    assert f"longer: resumed after step {int(before.name[5:])}\n" in done.stderr
-    assert done.returncode == 0 and state(run) == state(longer)
+    assert f"undisturbed: {newest}: {said}" in done.stderr
+    assert f"undisturbed: resumed after step {int(before.name[5:])}\n" in done.stderr
+    assert done.returncode == 0 and state(run) == state(undisturbed)
 
 
-def test_a_clock_set_back_changes_nothing(interrupted: Path, longer: Path, token_table: Path, tmp_path: Path) -> None:
+def test_a_clock_set_back_changes_nothing(
+    interrupted: Path, undisturbed: Path, token_table: Path, tmp_path: Path
+) -> None:
     """Set back by a year between two attempts: all that is there is dated in the future, the lock too."""
-    run = tmp_path / "longer"
+    run = tmp_path / "undisturbed"
     shutil.copytree(interrupted, run)
     for path in [run, *run.rglob("*")]:
         future = path.stat().st_mtime + 365 * 86400
         os.utime(path, (future, future))
     done = train(run, token_table, "--deadline-minutes", "5")
-    assert done.returncode == 0 and state(run) == state(longer)
+    assert done.returncode == 0 and state(run) == state(undisturbed)
 
 
 @pytest.fixture
@@ -92,17 +94,17 @@ def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 
 def test_a_full_disk_stops_with_the_last_checkpoint_intact(
-    mounted: Callable[..., Path], longer: Path, token_table: Path
+    mounted: Callable[..., Path], undisturbed: Path, token_table: Path
 ) -> None:
     place = mounted("-t", "tmpfs", "-o", "size=8m", "tmpfs")
-    run, filler = longer_run(place / "longer"), place / "filler"
-    with subprocess.Popen(
-        command(run, token_table, *OFTEN), cwd=ROOT, stderr=subprocess.PIPE, text=True
-    ) as process:
+    run, filler = make_run(place / "undisturbed"), place / "filler"
+    with subprocess.Popen(command(run, token_table, *OFTEN), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: len(checkpoints(run)) == 2, process)
+        process.send_signal(signal.SIGSTOP)  # it is not to end while the disk fills
         with open(filler, "wb", buffering=0) as stream, pytest.raises(OSError, match="No space left"):
             while True:
                 stream.write(bytes(4096))
+        process.send_signal(signal.SIGCONT)
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 2 and "Traceback" not in said
     last = checkpoints(run)[-1]
@@ -112,7 +114,7 @@ def test_a_full_disk_stops_with_the_last_checkpoint_intact(
     filler.unlink()
     done = train(run, token_table)
     assert f"resumed after step {int(last.name[5:])}\n" in done.stderr
-    assert done.returncode == 0 and state(run) == state(longer)
+    assert done.returncode == 0 and state(run) == state(undisturbed)
 
 
 def test_a_disk_that_is_full_when_results_are_written_loses_nothing(
@@ -137,13 +139,13 @@ def test_a_disk_that_is_full_when_results_are_written_loses_nothing(
 def test_a_read_only_folder_is_one_line(
     mounted: Callable[..., Path], interrupted: Path, token_table: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(interrupted, tmp_path / "longer")
-    place = mounted("--bind", str(tmp_path / "longer"))
+    shutil.copytree(interrupted, tmp_path / "undisturbed")
+    place = mounted("--bind", str(tmp_path / "undisturbed"))
     subprocess.run(["mount", "-o", "remount,ro,bind", str(place)], check=True)
     done = train(place, token_table)
     assert done.returncode == 2
     assert done.stderr.strip() == f"{place / 'lock'}: cannot be written (Read-only file system)"
-    assert checkpoints(place) == [place / "checkpoints" / one.name for one in checkpoints(tmp_path / "longer")]
+    assert checkpoints(place) == [place / "checkpoints" / one.name for one in checkpoints(tmp_path / "undisturbed")]
 
 
 def lose_row_group(part: Path) -> None:
@@ -152,19 +154,22 @@ def lose_row_group(part: Path) -> None:
     pq.write_table(table.slice(0, table.num_rows - 1), part)
 
 
+DAMAGED = "damaged, its sha256 is not the one in manifest.json; tokenise again"
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        pytest.param(flip, "damaged, its sha256 is not the one in manifest.json; tokenise again", id="flipped byte"),
-        pytest.param(truncate, "damaged, its sha256 is not the one in manifest.json; tokenise again", id="truncated"),
-        pytest.param(lose_row_group, "damaged, its sha256 is not the one in manifest.json; tokenise again", id="missing row group"),
+        pytest.param(flip, DAMAGED, id="flipped byte"),
+        pytest.param(truncate, DAMAGED, id="truncated"),
+        pytest.param(lose_row_group, DAMAGED, id="missing row group"),
         pytest.param(Path.unlink, "no such file, though manifest.json lists it", id="missing part"),
     ],
 )
 def test_a_damaged_token_shard_is_named(
-    damage: Callable[[Path], None], said: str, interrupted: Path, longer: Path, token_table: Path, tmp_path: Path
+    damage: Callable[[Path], None], said: str, interrupted: Path, undisturbed: Path, token_table: Path, tmp_path: Path
 ) -> None:
-    run, tokens = tmp_path / "longer", tmp_path / "tokens"
+    run, tokens = tmp_path / "undisturbed", tmp_path / "tokens"
     shutil.copytree(interrupted, run)
     shutil.copytree(token_table, tokens)
     part = tokens / "part-0001.parquet"
@@ -175,10 +180,10 @@ def test_a_damaged_token_shard_is_named(
     # Mended, it goes on; once is enough, mending is the same for all.
     if damage is flip:
         shutil.copy(token_table / part.name, part)
-        assert train(run, tokens).returncode == 0 and state(run) == state(longer)
+        assert train(run, tokens).returncode == 0 and state(run) == state(undisturbed)
 
 
-def test_a_run_that_cannot_be_logged_is_trained_all_the_same(token_table: Path, tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_a_folder_is_one_line(token_table: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run / "log").write_text("a file where the folder of logs should be")
     done = train(run, token_table)

@@ -52,7 +52,9 @@ def elsewhere(lock: Path) -> None:
     """Make the owner's file one of another machine, where no process can be looked for."""
     (path,) = lock.glob("*.json")
     who, _, beat = path.read_text().partition("\n")
-    path.write_text(json.dumps({**json.loads(who), "machine": "another boot", "host": "node7", "job": "4711"}) + "\n" + beat)
+    path.write_text(
+        json.dumps({**json.loads(who), "machine": "another boot", "host": "node7", "job": "4711"}) + "\n" + beat
+    )
 
 
 def test_a_live_owner_is_refused_in_one_line(owner: subprocess.Popen, tmp_path: Path) -> None:

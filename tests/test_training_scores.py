@@ -10,7 +10,13 @@ from deconattn.training.divergence import largest_scores
 
 
 def small(variant: str, layout: str = "uniform") -> LanguageModel:
-    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2}
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+    }
     model = LanguageModel(ModelConfig(**sizes, max_position_embeddings=16, variant=variant, layout=layout))
     initialise(model, 0)
     return model

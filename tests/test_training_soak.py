@@ -24,7 +24,7 @@ def test_fifty_kills_change_nothing(longer: Path, token_table: Path, tmp_path: P
     run = longer_run(tmp_path / "longer")
     log = run / "log" / "pretrain.log"
     numbers = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
-    resumed, moments = [], []
+    ends = []
     for _ in range(KILLS):
         anywhere, number = draw.random() < 0.4, draw.choice(numbers)
         moment = draw.uniform(0, 2.5) if anywhere else draw.uniform(0, 0.12)
@@ -38,16 +38,16 @@ def test_fifty_kills_change_nothing(longer: Path, token_table: Path, tmp_path: P
             assert process.poll() is None, process.communicate()[1]  # it lives until it is killed
             process.send_signal(number)
             said = process.communicate(timeout=60)[1]
-        # A signal that comes before the trainer listens, or SIGKILL, ends it; any other is answered with 75.
-        assert process.returncode in (75, -number, 1 if number == signal.SIGINT else 75), (number, said)
-        assert number == signal.SIGKILL or "Traceback" not in said or process.returncode == 1, said
+        # A signal that comes before the trainer listens ends it as it ends any process; later it is answered with 75.
+        assert process.returncode in (75, -number, 128 + number), (number, said)
+        assert "Traceback" not in said, said
         assert not (run / "done.json").exists(), "the training ended before it was killed so often: make it longer"
-        moments.append(process.returncode)
+        ends.append(process.returncode)
     text = log.read_text()
     resumed = [int(line.rsplit(" ", 1)[1]) for line in text.splitlines() if "resumed after step" in line]
     assert "damaged" not in text
     assert resumed == sorted(resumed) and len(set(resumed)) > KILLS // 5, resumed
-    assert moments.count(75) > 3 and moments.count(-9) > 10, moments
+    assert ends.count(75) > 3 and ends.count(-9) > 10, ends
     done = train(run, token_table)
     assert done.returncode == 0, done.stderr
     assert state(run) == state(longer)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -76,7 +75,11 @@ def test_evaluation_during_training_is_left_and_made_up_for(token_table: Path, t
 
 def test_compiling_is_left_at_once(token_table: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "compile", steps=ENDLESS)
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+    environment = {
+        **os.environ,
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+    }
     with subprocess.Popen(
         command(run, token_table, "--compile"), cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -95,7 +98,10 @@ def test_compiling_is_left_at_once(token_table: Path, tmp_path: Path) -> None:
 def test_a_wish_of_one_process_stops_all(token_table: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "two", steps=ENDLESS, heldout_every=ENDLESS)
     with subprocess.Popen(
-        command(run, token_table, "--checkpoint-minutes", "0.005", processes=2), cwd=ROOT, stderr=subprocess.PIPE, text=True
+        command(run, token_table, "--checkpoint-minutes", "0.005", processes=2),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         wait_for(lambda: saved(run), process)
         second = max(trainers(run), key=lambda one: int(one.environ()["RANK"]))
@@ -137,8 +143,5 @@ def test_bad_input_to_several_processes_is_one_line_and_its_exit_code(token_tabl
 
 
 def test_the_launcher_ends_well_when_all_end_well(undisturbed: Path, token_table: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "deconattn.training.launch", "2", "pretrain", str(undisturbed), str(token_table), "--device", "cpu"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    done = train(undisturbed, token_table, processes=2)
     assert done.returncode == 0 and done.stderr == "", done.stderr

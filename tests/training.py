@@ -25,7 +25,7 @@ from deconattn.training.schema import MEASURED
 from tests.project import ROOT
 
 CONTEXT = 32
-STEPS = 12
+STEPS = 60
 
 
 def make_tokens(folder: Path) -> Path:
@@ -58,7 +58,7 @@ def make_run(folder: Path, **training: Any) -> Path:
         },
         "training": {
             "steps": STEPS, "sequences_per_step": 4, "peak_learning_rate": 1e-2, "warmup_steps": 3, "betas": [0.9, 0.9999],
-            "eps": 1e-8, "weight_decay": 0.1, "gradient_clip": 1.0, "precision": "float32", "heldout_every": 5,
+            "eps": 1e-8, "weight_decay": 0.1, "gradient_clip": 1.0, "precision": "float32", "heldout_every": 25,
             "heldout_documents": None, "on_divergence": "stop", **training,
         },
     }  # fmt: skip

@@ -79,7 +79,9 @@ def thin(curve: pd.DataFrame, most: int = MAX_POINTS) -> pd.DataFrame:
     grouped = curve.groupby(bins)
     last = grouped[["step", "tokens", "seconds", "peak_memory_bytes"]].last()
     # Series.mean of pandas leaves NaN out, which would hide a divergence.
-    mean = grouped[["loss", "learning_rate", "grad_norm", "tokens_per_second", "data_seconds", "mfu"]].mean(skipna=False)
+    mean = grouped[["loss", "learning_rate", "grad_norm", "tokens_per_second", "data_seconds", "mfu"]].mean(
+        skipna=False
+    )
     heldout = grouped["heldout_loss"].mean()
     return last.join(mean).join(heldout).assign(steps_averaged=grouped.size())
 

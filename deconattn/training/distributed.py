@@ -17,7 +17,9 @@ from deconattn.device import find_device
 from deconattn.errors import UserError
 
 Sharding = Literal["none", "full"]
-PATIENCE = timedelta(hours=1)  # processes wait for each other: for a checkpoint, or for a former owner of the run to leave
+PATIENCE = timedelta(
+    hours=1
+)  # processes wait for each other: for a checkpoint, or for a former owner of the run to leave
 T = TypeVar("T")
 
 

@@ -33,7 +33,14 @@ def launch(processes: int, arguments: list[str]) -> int:
     # A process says itself, in one line, why it ends.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # torchrun's own handler of these signals would end the processes before they have saved.
-    options = [*_meeting_place(), f"--nproc-per-node={processes}", "--signals-to-handle=SIGHUP", "-m", "deconattn", *arguments]
+    options = [
+        *_meeting_place(),
+        f"--nproc-per-node={processes}",
+        "--signals-to-handle=SIGHUP",
+        "-m",
+        "deconattn",
+        *arguments,
+    ]
     try:
         torchrun.run(torchrun.parse_args(options))
     except ChildFailedError as error:

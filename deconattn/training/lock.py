@@ -146,7 +146,7 @@ class RunLock:
         if not asked.exists():
             asked.write_text(json.dumps(this_process()))
 
-    # ---- for the owner --------------------------------------------------------------------------------------------------------
+    # ---- for the owner ----------------------------------------------------------------------------------------------
     def beat(self) -> str | None:
         """Show that the owner lives; returns who wants the run, if someone asked for it or has taken it."""
         self._beats += 1
@@ -189,7 +189,7 @@ class RunLock:
         except OSError:
             pass  # the disk is full or away: others will see a silent owner, and it will see them before it writes
 
-    # ---- files ------------------------------------------------------------------------------------------------------------------
+    # ---- files --------------------------------------------------------------------------------------------------------
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.json"
 

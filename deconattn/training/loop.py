@@ -200,7 +200,7 @@ class Trainer:
         with torch.autocast(self.process.device.type, torch.bfloat16, enabled=self.training["precision"] == "bf16"):
             yield
 
-    # ---- held-out loss ----------------------------------------------------------------------------------------------------------
+    # ---- held-out loss ------------------------------------------------------------------------------------------------
     def _heldout_is_due(self, done: int) -> bool:
         every = self.training["heldout_every"]
         return done == self.training["steps"] or bool(every and done % every == 0)
@@ -242,7 +242,7 @@ class Trainer:
         total, count = self.process.summed(sums).tolist()
         return total / count
 
-    # ---- stopping and saving ----------------------------------------------------------------------------------------------------
+    # ---- stopping and saving ------------------------------------------------------------------------------------------
     def _stop_if_asked(self, done: int) -> None:
         reason = self.hooks.stop_reason()
         if reason:

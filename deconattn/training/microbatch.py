@@ -11,7 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from deconattn.errors import UserError
 from deconattn.model import LanguageModel
 
-RESERVE = 0.15  # of the device's memory: for the allocator's gaps, kernels' working space and the transient of a backward
+RESERVE = (
+    0.15  # of the device's memory: for the allocator's gaps, kernels' working space and the transient of a backward
+)
 STATE_BYTES = 16  # a parameter in float32, its gradient and two moments
 Autocast = Callable[[], torch.autocast]
 

@@ -122,7 +122,9 @@ def pretrain(
                 _write_model(run.folder / "model", trainer.model.config, weights, table.end_of_text_id, tokenizer)
                 _write_results(run, trainer, status, detail)
             except (OSError, SafetensorError) as error:
-                raise UserError(f"{run.folder}: the results could not be written ({error}); the checkpoint is whole") from None
+                raise UserError(
+                    f"{run.folder}: the results could not be written ({error}); the checkpoint is whole"
+                ) from None
 
         process.lead(write)
 
@@ -135,7 +137,9 @@ def _write_model(
     with atomic_write(folder / "model.safetensors") as temporary:
         checkpoint.write_weights(weights, temporary)
     stated = {"architectures": ["DeconAttnForCausalLM"], "model_type": "deconattn", "dtype": "float32"}
-    write_json(folder / "config.json", {**config.to_dict(), **stated, "bos_token_id": None, "eos_token_id": end_of_text})
+    write_json(
+        folder / "config.json", {**config.to_dict(), **stated, "bos_token_id": None, "eos_token_id": end_of_text}
+    )
     if tokenizer:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             with atomic_write(folder / name) as temporary:

@@ -67,6 +67,10 @@ class Slurm:
                 return job
         return None
 
+    def revive(self) -> None:
+        """Start daemons again that were killed."""
+        subprocess.run([HERE / "start-slurm.sh", self.state], check=True, capture_output=True)
+
     def kill_node(self, node: str, with_its_jobs: bool) -> None:
         """Kill the node's slurmd; `with_its_jobs` all that it runs too, as when a machine dies."""
         pid = int((self.state / "run" / f"slurmd-{node}.pid").read_text())
@@ -78,12 +82,13 @@ class Slurm:
 
 
 def _slurmstepds(state: Path, node: str) -> list[int]:
+    """The processes that hold this Slurm's job steps on a node."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if path.joinpath("comm").read_text().strip() == "slurmstepd":
-                environment = path.joinpath("environ").read_bytes()
-                if f"{state}/slurm.conf".encode() in environment and node.encode() in environment + path.joinpath("cmdline").read_bytes():
+                words = path.joinpath("environ").read_bytes() + path.joinpath("cmdline").read_bytes()
+                if f"{state}/slurm.conf".encode() in words and node.encode() in words:
                     found.append(int(path.name))
         except OSError:
             pass
@@ -128,9 +133,9 @@ def _free_ports(count: int) -> int:
     raise RuntimeError("no free ports")
 
 
-def wait_until(what: Callable[[], object], seconds: float, why: str) -> None:
-    """Wait for something to hold; fail with `why` after `seconds`."""
+def wait_until(what: Callable[[], object], seconds: float, why: Callable[[], str]) -> None:
+    """Wait for something to hold; fail with what `why` says after `seconds`."""
     end = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < end, why
+        assert time.monotonic() < end, why()
         time.sleep(0.2)
