@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -149,20 +150,21 @@ def test_a_read_only_folder_is_one_line(
 
 
 def lose_row_group(part: Path) -> None:
-    """The part as a writer leaves it that lost its last row group: whole Parquet, fewer rows."""
+    """The part as a writer leaves it that lost its row group: whole Parquet without rows."""
     table = pq.read_table(part)
-    pq.write_table(table.slice(0, table.num_rows - 1), part)
+    with pq.ParquetWriter(part, table.schema):
+        pass
 
 
-DAMAGED = "damaged, its sha256 is not the one in manifest.json; tokenise again"
+UNREADABLE = r"row group 0 cannot be read \({}.*\); tokenise again"
 
 
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        pytest.param(flip, DAMAGED, id="flipped byte"),
-        pytest.param(truncate, DAMAGED, id="truncated"),
-        pytest.param(lose_row_group, DAMAGED, id="missing row group"),
+        pytest.param(flip, UNREADABLE.format(".*CRC"), id="flipped byte"),
+        pytest.param(truncate, UNREADABLE.format(".*footer"), id="truncated"),
+        pytest.param(lose_row_group, UNREADABLE.format("0 row groups, the manifest lists 1"), id="missing row group"),
         pytest.param(Path.unlink, "no such file, though manifest.json lists it", id="missing part"),
     ],
 )
@@ -175,7 +177,7 @@ def test_a_damaged_token_shard_is_named(
     part = tokens / "part-0001.parquet"
     damage(part)
     done = train(run, tokens)
-    assert done.returncode == 2 and done.stderr.splitlines()[-1] == f"{part}: {said}", done.stderr
+    assert done.returncode == 2 and re.fullmatch(f"{part}: {said}", done.stderr.splitlines()[-1]), done.stderr
     assert len(checkpoints(run)) == 2
     # Mended, it goes on; once is enough, mending is the same for all.
     if damage is flip:

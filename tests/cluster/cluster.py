@@ -71,45 +71,10 @@ class Slurm:
         """Start daemons again that were killed."""
         subprocess.run([HERE / "start-slurm.sh", self.state], check=True, capture_output=True)
 
-    def kill_node(self, node: str, with_its_jobs: bool) -> None:
-        """Kill the node's slurmd; `with_its_jobs` all that it runs too, as when a machine dies."""
-        pid = int((self.state / "run" / f"slurmd-{node}.pid").read_text())
-        if with_its_jobs:
-            for step in _slurmstepds(self.state, node):
-                for child in _tree(step):
-                    _kill(child)
-        _kill(pid)
-
-
-def _slurmstepds(state: Path, node: str) -> list[int]:
-    """The processes that hold this Slurm's job steps on a node."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if path.joinpath("comm").read_text().strip() == "slurmstepd":
-                words = path.joinpath("environ").read_bytes() + path.joinpath("cmdline").read_bytes()
-                if f"{state}/slurm.conf".encode() in words and node.encode() in words:
-                    found.append(int(path.name))
-        except OSError:
-            pass
-    return found
-
-
-def _tree(pid: int) -> list[int]:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return [pid, *(child.pid for child in process.children(recursive=True))]
-    except psutil.Error:
-        return []
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+    def lose_node(self, node: str) -> None:
+        """Kill the node's slurmd, as a crash does, and have the controller notice at once what it would after SlurmdTimeout."""
+        os.kill(int((self.state / "run" / f"slurmd-{node}.pid").read_text()), signal.SIGKILL)
+        self.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=slurmd-was-killed")
 
 
 def _free_ports(count: int) -> int:

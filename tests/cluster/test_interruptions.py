@@ -23,16 +23,11 @@ SEED = 20_251_011
 PATIENCE = 300  # seconds; a machine that does much else takes long to start the three Pythons of a job
 
 
-@pytest.fixture
-def project(specified: Project, tmp_path: Path) -> Project:
-    """A copy of its own of the project before its trainings."""
-    shutil.copytree(specified.folder, tmp_path / "project", symlinks=True)
-    return Project(tmp_path / "project")
-
-
-def snakemake(project: Project, slurm: Slurm, log: Path, *options: str) -> subprocess.Popen:
-    """Start `snakemake --profile slurm` for the three trainings, its words appended to `log`."""
-    targets = [f"results/runs/{run.name}/done.json" for run in project.runs()]
+def snakemake(
+    project: Project, slurm: Slurm, log: Path, *options: str, runs: list[Path] | None = None
+) -> subprocess.Popen:
+    """Start `snakemake --profile slurm` for trainings (all if not said), its words appended to `log`."""
+    targets = [f"results/runs/{run.name}/done.json" for run in runs or project.runs()]
     with open(log, "a") as stream:
         return subprocess.Popen(
             project.command("--profile", "slurm", *options, "--", *targets), cwd=project.folder,
@@ -126,7 +121,7 @@ def test_time_limits_a_requeue_and_a_lost_node(
         # The node of the third dies with its slurmd alone: what it runs goes on, cut off, beside the job's second start.
         node = jobs[bereft]["NodeList"]
         (zombie,) = trainers(bereft)
-        slurm.kill_node(node, with_its_jobs=False)
+        slurm.lose_node(node)
         wait_until(lambda: list(bereft.glob("lock/*.ask")), PATIENCE, why)
         zombie.send_signal(signal.SIGCONT)
         assert process.wait(timeout=PATIENCE) == 0, why()
@@ -159,7 +154,7 @@ def test_snakemake_is_interrupted_and_the_same_command_finishes(project: Project
         before = {run: len(attempts(run)) + bool(text_of(run)) for run in project.runs()}
         wait_until(
             lambda before=before: any(len(attempts(run)) + bool(text_of(run)) > before[run] for run in project.runs()),
-            120,
+            PATIENCE,
             why,
         )
         time.sleep(draw.uniform(0, 3))

@@ -1,5 +1,6 @@
 # Settings, identity, and the few names that all rules use.
 import os
+import re
 import shlex
 from pathlib import Path
 

@@ -17,8 +17,15 @@ def launcher(wildcards, resources):
     launch = f"{python} -m deconattn.training.launch {r.processes // r.nodes}"
     if r.nodes == 1:
         return launch
-    cpus = r.threads * r.processes // r.nodes
-    return f"srun --overlap --kill-on-bad-exit=0 --nodes={r.nodes} --ntasks={r.nodes} --ntasks-per-node=1 --cpus-per-task={cpus} {launch}"
+    # Only the whole job is counted in --gpus: a step that names none gets what the job has on each node.
+    step = f"--nodes={r.nodes} --ntasks={r.nodes} --ntasks-per-node=1 --cpus-per-task={cpus(wildcards)}"
+    return f"srun {step} --kill-on-bad-exit=0 {launch}"
+
+
+def cpus(wildcards):
+    """CPUs of a training on each node."""
+    r = training_resources(wildcards)
+    return r.processes * r.threads // r.nodes
 
 
 def training_options(wildcards, resources):
@@ -53,11 +60,11 @@ rule pretrain:
         launch=launcher,
         options=training_options,
         side=lambda w, input: f"--side-text {input.side}" if input.side else "",
-    threads: lambda w: training_resources(w).processes * training_resources(w).threads // training_resources(w).nodes
+    threads: cpus
     resources:
         gpu=lambda w: training_resources(w).gpus,
         nodes=lambda w: training_resources(w).nodes,
-        cpus_per_task=lambda w: training_resources(w).processes * training_resources(w).threads // training_resources(w).nodes,
+        cpus_per_task=cpus,
         runtime=lambda w: training_resources(w).runtime_minutes,
         mem_mb=memory,
     # The last command of the shell is replaced by the trainer: at the time limit Slurm ends a job whose shell is gone at once.
@@ -65,3 +72,23 @@ rule pretrain:
     shell:
         "exec {params.launch} pretrain $(dirname {input.spec}) $(dirname {input.tokens}) {params.options} {params.side}"
         " --tokenizer $(dirname {input.tokenizer}) --deadline-minutes {resources.runtime} --take-over --progress lines"
+
+
+spread = [re.escape(name) for name, spec in ident.specs.items() if grid.resources_of(settings, spec["model"]["name"]).nodes > 1]
+if spread:
+
+    # A job of several nodes is a job that calls srun itself, which the executor is told by the key `mpi`, whatever its value.
+    use rule pretrain as pretrain_on_nodes with:
+        wildcard_constraints:
+            run="|".join(spread),
+        resources:
+            gpu=lambda w: training_resources(w).gpus,
+            nodes=lambda w: training_resources(w).nodes,
+            cpus_per_task=cpus,
+            runtime=lambda w: training_resources(w).runtime_minutes,
+            mem_mb=memory,
+            mpi="srun",
+            tasks=lambda w: training_resources(w).nodes,
+            tasks_per_gpu=0,
+
+    ruleorder: pretrain_on_nodes > pretrain
