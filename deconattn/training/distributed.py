@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -114,9 +114,9 @@ def shard(module: nn.Module, layers: nn.ModuleList, process: Process) -> None:
 
 def gather_weights(module: nn.Module) -> None:
     """Hold the sharded weights of all layers whole until each layer's next forward; nothing where they are not sharded."""
-    for part_of_it in module.modules():
-        if hasattr(part_of_it, "unshard"):
-            part_of_it.unshard()
+    for sharded in module.modules():
+        if hasattr(sharded, "unshard"):
+            cast(Any, sharded).unshard()
 
 
 def replicate(module: nn.Module) -> nn.Module:
@@ -130,9 +130,9 @@ def replicate(module: nn.Module) -> nn.Module:
 def exchange(module: nn.Module, last: bool) -> AbstractContextManager[Any]:
     """Around one micro-batch: gradients are exchanged with the `last` one of an update only."""
     if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
-        module.set_requires_gradient_sync(last)
+        cast(Any, module).set_requires_gradient_sync(last)
     elif not last and hasattr(module, "no_sync"):  # DDP
-        return module.no_sync()
+        return cast(Any, module).no_sync()
     return nullcontext()
 
 
@@ -147,5 +147,6 @@ def part(tensor: Tensor, like: Tensor) -> Tensor:
         from torch.distributed.tensor import distribute_tensor
 
         # src_data_rank None: each takes its part of what it has read itself, nothing is sent.
-        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+        spread = cast(Any, like)
+        return distribute_tensor(tensor.to(like.device), spread.device_mesh, spread.placements, src_data_rank=None)
     return tensor.to(like.device)
