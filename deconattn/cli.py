@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.handler(options)
     except UserError as error:
-        if _leads():
+        if os.environ.get("RANK", "0") == "0":  # under torchrun every process meets the same error; one says it
             print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -211,15 +211,8 @@ def _pretrain(options: argparse.Namespace) -> None:
             take_over=options.take_over,
             make_progress=lambda name, steps, log: Progress(name, steps, log, options.progress),
         )
-    except Stopped as stopped:
-        if _leads():
-            print(f"{options.run.name}: {stopped}", file=sys.stderr)
+    except Stopped:
         sys.exit(EXIT_PREEMPTED)
-
-
-def _leads() -> bool:
-    """Under torchrun every process meets the same end; one says it."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _check_code(run_folder: Path) -> None:

@@ -152,6 +152,10 @@ def run_job(
                 run, process, hooks, side_text=side_text, tokenizer=tokenizer, micro_batch_size=micro_batch_size,
                 sharding=sharding, compiled=compiled, checkpoint_minutes=checkpoint_minutes,
             )  # fmt: skip
+        except Stopped as stopped:
+            if progress:
+                progress.say(str(stopped))
+            raise
         finally:
             if progress:
                 progress.close()

@@ -114,7 +114,7 @@ def test_time_limits_a_requeue_and_a_lost_node(
         assert all("gpu" in job.get("TresPerJob", job.get("TresPerNode", "")) for job in jobs.values()), jobs
         slurm.call("scontrol", "requeue", jobs[requeued]["JobId"])
         end_soon(jobs[limited])
-        wait_until(lambda: "stopped by SIGTERM" in text_of_snakemake(project, log, limited), PATIENCE, why)
+        wait_until(lambda: "stopped by SIGTERM" in text_of(limited), PATIENCE, why)
         end_soon(halt(1, limited)[limited])
         wait_until(lambda: (limited / "done.json").exists() and (requeued / "done.json").exists(), PATIENCE, why)
 
@@ -129,6 +129,7 @@ def test_time_limits_a_requeue_and_a_lost_node(
         if process.poll() is None:
             process.kill()
         slurm.revive()
+    assert text_of(limited).count("stopped by SIGTERM") == 2, why()
     assert len(attempts(limited)) == 2 and len(attempts(requeued)) == 1 and len(attempts(bereft)) == 1, why()
     states = {job["JobId"]: job for job in slurm.jobs()}
     assert states[jobs[limited]["JobId"]]["JobState"] == "TIMEOUT"
@@ -136,12 +137,6 @@ def test_time_limits_a_requeue_and_a_lost_node(
     assert states[jobs[bereft]["JobId"]]["Restarts"] == "1" and states[jobs[bereft]["JobId"]]["NodeList"] != node
     for run in project.runs():
         assert state(run) == state(undisturbed(specified, run, tmp_path / "twins"))
-
-
-def text_of_snakemake(project: Project, log: Path, run: Path) -> str:
-    """What the jobs of a run wrote on standard error."""
-    logs = (project.folder / ".snakemake/slurm_logs").rglob("*.log")
-    return "".join(path.read_text() for path in logs if run.name in path.read_text())
 
 
 def test_snakemake_is_interrupted_and_the_same_command_finishes(project: Project, slurm: Slurm, tmp_path: Path) -> None:
