@@ -68,7 +68,7 @@ def attempt(run: Path, tokens: Path, updates: int, *options: str) -> tuple[float
             if "resumed after" in line:
                 resumed = now
             if "saved step" in line:
-                first = now if first != first else first
+                first = now - float(line.split(" in ")[1].split()[0]) if first != first else first
                 updates -= 1
                 if updates == 0:
                     process.send_signal(signal.SIGTERM)
@@ -92,9 +92,7 @@ def main() -> None:
     slowest = max(saves)
     print(f"checkpoint: {size / 1e9:.2f} GB; saved in {min(saves):.1f} to {slowest:.1f} s ({len(saves)} times)")
     print(f"of training time at one in {INTERVAL_SECONDS:.0f} s: {slowest / INTERVAL_SECONDS:.2%} at most")
-    print(
-        f"resumed {resumed:.1f} s after the start of the process; {first:.1f} s to the first update made and saved again"
-    )
+    print(f"resumed {resumed:.1f} s after the start of the process; {first:.1f} s to the end of the first update")
 
 
 if __name__ == "__main__":

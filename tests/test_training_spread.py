@@ -85,7 +85,8 @@ def test_the_micro_batch_grows_with_memory_and_divides_the_share() -> None:
     small = model()
     state = 16 * sum(parameter.numel() for parameter in small.parameters())
     each = bytes_kept(small, 3, 128, False) - bytes_kept(small, 2, 128, False)
-    assert each == bytes_kept(small, 2, 128, False) - bytes_kept(small, 1, 128, False)  # linear: extrapolation is exact
+    # Linear in the batch, but for some padding: what one and two keep tells what more keep.
+    assert each == pytest.approx(bytes_kept(small, 2, 128, False) - bytes_kept(small, 1, 128, False), rel=1e-3)
     found = [
         sequences_that_fit(small, 12, 128, int((state + count * each) / 0.85), 1, False) for count in (3, 5, 8, 14, 99)
     ]
