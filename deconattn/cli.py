@@ -97,11 +97,21 @@ def _parser() -> argparse.ArgumentParser:
             files, ("limits", {"type": json.loads}), ("tokenizer", path), out)  # fmt: skip
     command("analyse", _analyse, "measure the attention maps and scores of a trained run",
             ("run", path), ("heldout", path), ("context_length", number), device)  # fmt: skip
+    command("measure", _measure, "measure what the mixers of a model cost",
+            spec, out, device, ("--threads", {"type": int, "default": 1}),
+            ("--memory-mb", {"type": int, "help": "main memory; what needs more is left out, and its row says so"}))  # fmt: skip
     runs = ("runs", {"type": json.loads, "help": "run names as JSON"})
     command(
         "aggregate", _aggregate, "gather the results of runs into tables", runs, ("baselines", path), ("report", path)
     )
     command("aggregate-analysis", _aggregate_analysis, "gather the analysis of runs", runs, ("report", path))
+    command(
+        "aggregate-costs",
+        _aggregate_costs,
+        "gather the measured costs of models",
+        ("files", {"type": Path, "nargs": "*", "help": "costs of a model, without .parquet"}),
+        ("--report", {"type": Path, "required": True}),
+    )
     command("draw", _draw, "draw one table or figure from the gathered tables",
             ("exhibit", {}), ("options", {"type": json.loads}), ("tables", path), ("folder", path))  # fmt: skip
     return parser
@@ -249,6 +259,12 @@ def _analyse(options: argparse.Namespace) -> None:
     analyse_run(options.run, options.heldout, context_length=options.context_length, device=options.device)
 
 
+def _measure(options: argparse.Namespace) -> None:
+    from deconattn.analysis.measure import measure_file
+
+    measure_file(options.spec, options.out, options.device, options.threads, options.memory_mb)
+
+
 def _run_folders(names: list[str]) -> list[Path]:
     from deconattn.experiment.identity import RESULTS
 
@@ -267,6 +283,12 @@ def _aggregate_analysis(options: argparse.Namespace) -> None:
 
     for gap in collect_analysis(_run_folders(options.runs), options.report):
         print(f"gap: {gap}", file=sys.stderr)
+
+
+def _aggregate_costs(options: argparse.Namespace) -> None:
+    from deconattn.report.collect_costs import collect_costs
+
+    collect_costs(options.files, options.report)
 
 
 def _draw(options: argparse.Namespace) -> None:

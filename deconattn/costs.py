@@ -11,10 +11,10 @@ from deconattn.mixers._costs import Costs
 from deconattn.model import ModelConfig
 
 
-def layer_costs(config: ModelConfig, batch: int, length: int) -> list[Costs]:
-    """Costs of every layer's mixer, for `batch` sequences of `length` tokens."""
+def layer_costs(config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> list[Costs]:
+    """Costs of every layer's mixer, for `batch` sequences of `length` tokens, `itemsize` bytes a number."""
     kinds = {standard: mixers.find("standard" if standard else config.variant) for standard in (True, False)}
-    costs = {standard: mixer.costs(config, batch, length) for standard, mixer in kinds.items()}
+    costs = {standard: mixer.costs(config, batch, length, itemsize) for standard, mixer in kinds.items()}
     return [costs[standard] for standard in is_standard(config.layout, config.num_hidden_layers)]
 
 
@@ -38,6 +38,14 @@ def training_flops(config: ModelConfig, batch: int, length: int) -> int:
     rows = batch + 1 if has_side_stream(config) else batch
     mixing = sum(layer.prefill_flops_causal for layer in layer_costs(config, rows, length))
     return 3 * (mixing + feed_forward_flops(config, rows * length) + head_flops(config, batch * length))
+
+
+def state_bytes(config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> int:
+    """Bytes that decoding holds of `batch` sequences of `length` tokens, in all layers.
+
+    A side stream's queries and keys are among them, once a layer that reads them, for however many sequences.
+    """
+    return sum(layer.state_bytes for layer in layer_costs(config, batch, length, itemsize))
 
 
 def has_side_stream(config: ModelConfig) -> bool:

@@ -37,6 +37,12 @@ class DecodingState:
         rows = torch.full((batch,), length, device=device) if lengths is None else lengths
         self.seen = Seen(rows, length, lengths is None)
 
+    def reset(self) -> None:
+        """Forget everything."""
+        self.seen = self.side = None
+        for layer in self.layers:
+            layer.reset()
+
     def select(self, index: Tensor) -> None:
         """Keep rows `index` (B',) of the batch, in that order."""
         if self.seen is not None:

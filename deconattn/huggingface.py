@@ -10,11 +10,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutput
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from deconattn.cache import DeconAttnCache
+from deconattn.head import head_loss
 from deconattn.mixers._contract import RMSNorm
-from deconattn.model import Decoder, ModelConfig, Skip, head_loss
+from deconattn.model import Decoder, ModelConfig, Skip
 
 
 class DeconAttnConfig(PreTrainedConfig):
@@ -51,14 +60,14 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
     """Causal language model with any variant and layout.
 
     `skip` drops the simple layers of a trained hybrid ("skip") or only their mixers ("skip_mixer"), at evaluation.
-    Generation runs the whole prefix for every token; there is no cache of keys and values.
+    Generation keeps what each variant needs of the past in a `DeconAttnCache`: greedy, sampling, beams; assisted where
+    tokens can be taken back, which running sums do not allow.
     """
 
     config_class = DeconAttnConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = False
     _no_split_modules = ["Block"]
-    _supports_cache_class = False
 
     def __init__(self, config: DeconAttnConfig) -> None:
         super().__init__(config)
@@ -68,7 +77,26 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         tied = {"lm_head.weight": "model.embed_tokens.weight"}
         self._tied_weights_keys = tied if config.tie_word_embeddings else {}
         self.skip: Skip | None = None
+        # What transformers calls a model whose past cannot be cropped.
+        self._is_stateful = not self.new_cache().is_croppable
         self.post_init()
+
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *_: Any, **__: Any
+    ) -> bool:
+        """In the place of transformers' choice among its own caches; whether one was made."""
+        if generation_config.cache_implementation is not None:
+            raise ValueError(
+                f"cache_implementation {generation_config.cache_implementation!r}: this model keeps a DeconAttnCache"
+            )
+        makes = bool(generation_config.use_cache) and model_kwargs.get("past_key_values") is None
+        if makes:
+            model_kwargs["past_key_values"] = self.new_cache()
+        return makes
+
+    def new_cache(self) -> DeconAttnCache:
+        """An empty cache for this model's variant and layout."""
+        return DeconAttnCache(self.model.new_state())
 
     def _init_weights(self, module: nn.Module) -> None:
         """Weights that a checkpoint lacks: as in training, N(0, initializer_range²), zero biases, norms of one."""
@@ -89,15 +117,17 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         logits_to_keep: int = 0,
         return_dict: bool | None = None,
         use_cache: bool | None = None,
+        past_key_values: DeconAttnCache | None = None,
         **unsupported: Any,
-    ) -> CausalLMOutput | tuple[Tensor, ...]:
-        """Logits (B, L, V) of input_ids (B, L).
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Logits (B, L, V) of input_ids (B, L), which stand behind what `past_key_values` has seen.
 
-        `attention_mask` (B, L) may pad each row on the left or on the right: positions follow the text. `labels`
-        (B, L), −100 where ignored, are shifted inside; `logits_to_keep` > 0 keeps the last positions only.
+        `attention_mask` (B, L), or (B, past + L), may pad each row on the left or on the right: positions follow the text.
+        `labels` (B, L), −100 where ignored, are shifted inside; `logits_to_keep` > 0 keeps the last positions only;
+        `use_cache` makes a cache where none is given.
 
         Raises:
-            ValueError: a mask with holes, or an argument that this model cannot honour.
+            ValueError: a mask with holes, another cache, a cache with gradients, or an argument that cannot be honoured.
         """
         rejected = [
             name
@@ -106,12 +136,15 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         ]
         if rejected:
             raise ValueError(f"DeconAttnForCausalLM cannot honour {', '.join(sorted(rejected))}")
-        order = _text_first(attention_mask, input_ids)
+        cache = self._cache(past_key_values, use_cache)
+        state = cache.state if cache else None
+        order = _text_first(attention_mask, input_ids, cache.get_seq_length() if cache else 0)
         if order is None:
-            hidden = self.model(input_ids, self.skip)
+            hidden = self.model(input_ids, self.skip, state)
         else:
+            assert attention_mask is not None
             # Rows are moved so that text begins at position 0, and moved back: a causal model then never sees the padding.
-            hidden = self.model(input_ids.gather(1, order), self.skip)
+            hidden = self.model(input_ids.gather(1, order), self.skip, state, attention_mask.bool().sum(1))
             hidden = hidden.gather(1, order.argsort(1).unsqueeze(-1).expand_as(hidden))
         logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
         loss = None
@@ -119,13 +152,17 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
             targets = labels[:, 1:].flatten()
             kept = targets != -100
             loss = head_loss(hidden[:, :-1].flatten(0, 1)[kept], self.lm_head.weight, targets[kept], "mean")
-        if return_dict is False:
-            return (logits,) if loss is None else (loss, logits)
-        return CausalLMOutput(loss=loss, logits=logits)
+        output = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
+        return output.to_tuple() if return_dict is False else output
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, *_: Any, **kwargs: Any) -> dict[str, Any]:
-        """Every step of generation sees the whole prefix and asks for the last position."""
-        return {"input_ids": input_ids, "attention_mask": kwargs.get("attention_mask"), "logits_to_keep": 1}
+    def _cache(self, given: DeconAttnCache | None, wanted: bool | None) -> DeconAttnCache | None:
+        if given is None and not wanted:
+            return None
+        if given is not None and not isinstance(given, DeconAttnCache):
+            raise ValueError(f"past_key_values is a {type(given).__name__}; this model keeps a DeconAttnCache")
+        if torch.is_grad_enabled():
+            raise ValueError("a cache holds no gradients: use_cache and past_key_values are for torch.no_grad()")
+        return self.new_cache() if given is None else given
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.embed_tokens
@@ -137,10 +174,14 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         return self.lm_head
 
 
-def _text_first(mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
+def _text_first(mask: Tensor | None, input_ids: Tensor, seen: int) -> Tensor | None:
     """Per row, the order of positions (B, L) that puts the text before its padding; None when there is none to move."""
     if mask is None or bool(mask.all()):
         return None
+    if seen:
+        if not bool(mask[:, -input_ids.shape[1] :].all()):
+            raise ValueError("attention_mask pads tokens behind those of the cache; only the first ones may be padded")
+        return None  # the cache knows how long each row is
     if mask.shape != input_ids.shape:
         raise ValueError(
             f"attention_mask has shape {tuple(mask.shape)}, input_ids {tuple(input_ids.shape)}; they must agree"

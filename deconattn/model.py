@@ -13,17 +13,17 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deconattn import mixers
 from deconattn.decoding import DecodingState, SideMemory
 from deconattn.errors import UserError
+from deconattn.functions import gated_mlp
+from deconattn.head import head_loss
 from deconattn.layouts import is_standard
 from deconattn.mixers._contract import Mixer, QueriesKeys, RMSNorm
 from deconattn.mixers._states import Seen, State
 
 Skip = Literal["skip", "skip_mixer"]
-CHUNKED_HEAD_FROM = 2**26  # logits (rows × V) from which the head is computed in chunks, never held whole
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(inner, d, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return gated_mlp(x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
 
 
 class Block(nn.Module):
@@ -305,19 +305,6 @@ class LanguageModel(nn.Module):
     def attention_maps(self, input_ids: Tensor) -> list[Tensor | None]:
         """A of every layer (see `Decoder.attention_maps`)."""
         return self.model.attention_maps(input_ids)
-
-
-def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
-    """Cross-entropy of hidden (N, d) against targets (N,); large heads in chunks, so that no (N, V) tensor is held."""
-    if hidden.shape[0] * weight.shape[0] < CHUNKED_HEAD_FROM:
-        return F.cross_entropy(
-            F.linear(hidden, weight).float() if weight.dtype != torch.float64 else F.linear(hidden, weight),
-            targets,
-            reduction=reduction,
-        )
-    return F.linear_cross_entropy(
-        hidden, weight, targets, reduction=reduction, options=torch.nn.LinearCrossEntropyOptions()
-    )
 
 
 @torch.no_grad()

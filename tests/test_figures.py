@@ -33,6 +33,7 @@ from deconattn.report.names import FAMILIES
 from deconattn.report.palette import COLOURS, MARKERS, OWN_COLOUR
 from deconattn.report.provenance import repository_state
 from deconattn.report.results import Results
+from tests.figure_words import assert_words_apart, beyond
 from tests.make_results import NANO, NINE_LAYOUTS, PAPER_SIZES, SIMPLE, make_baselines, make_runs
 
 MODULES = {"figure3": figure3, "figure4": figure4, "figure5": figure5}
@@ -87,33 +88,7 @@ CASES = [(e, n) for e in MODULES for n in NAMES]
 def test_no_words_overlap_or_leave_the_figure(exhibit: str, name: str, tables: dict[str, Path]) -> None:
     with style.styled():
         figure = MODULES[exhibit].draw(Results(tables[name]), options(exhibit, name)).figure
-        figure.set_dpi(200)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        renderer = canvas.get_renderer()
-        hidden = _beyond(figure)
-        texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and id(t) not in hidden]
-        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts]
-    assert len(boxes) > 10
-    width, height = figure.bbox.width, figure.bbox.height
-    for text, box in boxes:
-        inside = box.x0 >= -0.5 and box.y0 >= -0.5 and box.x1 <= width + 0.5 and box.y1 <= height + 0.5
-        assert inside, f"{text!r} leaves the figure: {box}"
-    for (first, a), (second, b) in itertools.combinations(boxes, 2):
-        across, down = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-        # Boxes hold room for accents and tails: what touches by less than three pixels of 200 an inch is apart.
-        assert across < 2 or down < 3, f"{first!r} overlaps {second!r} by {across:.1f} × {down:.1f} pixels"
-
-
-def _beyond(figure: Figure) -> set[int]:
-    """Labels of ticks outside the range of their axis: matplotlib keeps them and does not draw them."""
-    hidden = set()
-    for axis in figure.findobj(Axis):
-        low, high = sorted(axis.get_view_interval())
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-            if not low <= tick.get_loc() <= high:
-                hidden |= {id(tick.label1), id(tick.label2)}
-    return hidden
+        assert_words_apart(figure)
 
 
 @pytest.mark.parametrize("exhibit", MODULES)
@@ -365,7 +340,7 @@ def test_ticks_of_one_axis_read_differently(tables: dict[str, Path]) -> None:
     for exhibit, name in CASES:
         figure = drawn(exhibit, tables[name], name).figure
         FigureCanvasAgg(figure).draw()
-        hidden = _beyond(figure)
+        hidden = beyond(figure)
         for axis in figure.findobj(Axis):
             labels = [t.get_text() for t in axis.get_majorticklabels() if id(t) not in hidden and t.get_text()]
             assert len(set(labels)) == len(labels), (exhibit, name, labels)

@@ -174,7 +174,12 @@ def test_the_exhibits_of_the_paper_need_every_run_and_no_other(load):
     settings = load("paper")
     needed = {run for exhibit in settings.exhibits for run in grid.runs_of_exhibit(settings, exhibit)}
     assert needed == set(grid.runs(settings))
-    assert len(settings.exhibits) == 12
+    assert len(settings.exhibits) == 17
+
+
+def test_exhibits_of_costs_need_no_run(load):
+    assert set(grid.COSTED) <= set(load("paper").exhibits)
+    assert not any(grid.runs_of_exhibit(load("paper"), exhibit) for exhibit in grid.COSTED)
 
 
 def test_figure_3_shows_nine_layouts_of_its_variants_and_standard(load):
@@ -186,5 +191,5 @@ def test_figure_3_shows_nine_layouts_of_its_variants_and_standard(load):
 
 
 def test_an_exhibit_that_is_not_asked_for_is_an_error(load):
-    with pytest.raises(UserError, match=r"^'table2' is not an exhibit of these settings; did you mean 'table1'\?"):
+    with pytest.raises(UserError, match=r"^'table2' is not an exhibit of these settings; did you mean 'table8'\?"):
         grid.runs_of_exhibit(load("demo"), "table2")

@@ -10,8 +10,9 @@ from deconattn.errors import UserError
 from deconattn.experiment import grid
 from deconattn.experiment.grid import Run
 from deconattn.experiment.settings import load_settings
+from deconattn.head import head_loss
 from deconattn.mixers.mlp import inner_width
-from deconattn.model import LanguageModel, ModelConfig, head_loss, initialise, parameter_count
+from deconattn.model import LanguageModel, ModelConfig, initialise, parameter_count
 from tests.conftest import ROOT
 
 VARIANTS = ("standard", "mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk")
@@ -88,7 +89,7 @@ def test_a_large_head_in_chunks_gives_the_same_loss_and_gradients(monkeypatch: p
         return [loss.detach(), *torch.autograd.grad(loss, (hidden, weight))]
 
     whole = gradients()
-    monkeypatch.setattr("deconattn.model.CHUNKED_HEAD_FROM", 1)
+    monkeypatch.setattr("deconattn.head.ROWS_AT_ONCE", 3)
     for ours, theirs in zip(gradients(), whole, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 

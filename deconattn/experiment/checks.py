@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from deconattn import mixers
+from deconattn.experiment.grid import COSTED
 from deconattn.experiment.schema import (
     Exhibits,
     ModelSettings,
@@ -149,13 +150,20 @@ def exhibits_are_in_the_grid(view: View) -> Iterator[Finding]:
         for keys, model in models:
             if not view.has_model(model):
                 yield keys, not_one_of(model, "model", view.models)
-            elif grid_is_right and model not in in_grid:
+            elif grid_is_right and model not in in_grid and exhibit not in COSTED:
                 yield keys, f"no run of the grid is of model {model!r} (in the grid: {', '.join(in_grid)})"
         for keys, variant in view.items(*here, "variants"):
             if variant not in mixers.names():
                 yield keys, not_one_of(variant, "variant", mixers.names())
             elif grid_is_right and any(variant not in in_grid.get(model, {variant}) for _, model in models):
                 yield keys, f"no run of the grid is of variant {variant!r} and model {models[0][1]!r}"
+
+
+def costs_are_known(view: View) -> Iterator[Finding]:
+    """The variants whose costs are to be measured exist."""
+    for keys, variant in view.items("costs", "variants"):
+        if variant not in mixers.names():
+            yield keys, not_one_of(variant, "variant", mixers.names())
 
 
 def resources_fit(view: View) -> Iterator[Finding]:
@@ -184,10 +192,11 @@ def _resource(view: View, model: str, name: str, default: int) -> tuple[Keys, An
 
 
 def nothing_twice(view: View) -> Iterator[Finding]:
-    """No task and no mode is named twice."""
-    for name in ("tasks", "modes"):
-        seen: set[str] = set()
-        for keys, value in view.items("evaluation", name):
+    """No task and no mode is named twice, nor anything of the costs."""
+    lists = [("evaluation", name) for name in ("tasks", "modes")]
+    for here in [*lists, *(("costs", name) for name in ("lengths", "batch_sizes", "variants"))]:
+        seen: set[Any] = set()
+        for keys, value in view.items(*here):
             if value in seen:
                 yield keys, f"{value!r} is named twice"
             seen.add(value)
@@ -199,6 +208,7 @@ CHECKS: tuple[Callable[[View], Iterator[Finding]], ...] = (
     training_is_complete,
     grid_is_known,
     exhibits_are_in_the_grid,
+    costs_are_known,
     resources_fit,
     nothing_twice,
 )

@@ -10,7 +10,7 @@ from deconattn.experiment.sources import Section, Text
 
 
 class ModelExhibit(Section):
-    """A table or figure about one model: tables 1 to 4, figures 1, 2, 6, 7 and 8."""
+    """A table or figure about one model: the tables, figures 1, 2, 6, 7 and 8, and `figure_costs`."""
 
     model: Text = Field(description="Name from `models`.")
 
@@ -28,7 +28,7 @@ class ModelsExhibit(Section):
 
 
 class Exhibits(Section):
-    """Which of the paper's tables and figures to draw; null: not drawn.
+    """Which of the paper's tables and figures to draw, and one of the costs beside them; null: not drawn.
 
     Iterates over the names of those that are to be drawn, in this order.
 
@@ -39,6 +39,10 @@ class Exhibits(Section):
     table2: ModelExhibit | None = Field(default=None, description="The same for the largest model.")
     table3: ModelExhibit | None = Field(default=None, description="The same with grouped queries.")
     table4: ModelExhibit | None = Field(default=None, description="Perplexity at several context lengths.")
+    table5: ModelExhibit | None = Field(default=None, description="How the costs of every mixer grow.")
+    table6: ModelExhibit | None = Field(default=None, description="FLOPs of every mixer, prefill and decoding.")
+    table7: ModelExhibit | None = Field(default=None, description="Memory of every mixer in training.")
+    table8: ModelExhibit | None = Field(default=None, description="What decoding keeps of the past.")
     figure1: ModelExhibit | None = Field(default=None, description="Attention indicators per layer, by variant.")
     figure2: ModelExhibit | None = Field(
         default=None, description="Pre-softmax scores per layer, uniform beside hybrid."
@@ -54,6 +58,9 @@ class Exhibits(Section):
     )
     figure8: ModelExhibit | None = Field(
         default=None, description="Attention indicators per layer, uniform beside hybrid."
+    )
+    figure_costs: ModelExhibit | None = Field(
+        default=None, description="Measured costs of every mixer over the length; not in the paper."
     )
 
     def __iter__(self) -> Iterator[str]:  # type: ignore[override]

@@ -76,12 +76,16 @@ def _both(run: Run) -> bool:
 SCORED = ("rndembqk", "nonapproximate")
 """Variants whose pre-softmax scores the paper draws (Figures 2 and 6)."""
 
+COSTED = ("table5", "table6", "table7", "table8", "figure_costs")
+"""Exhibits that show what the mixers cost, of models that need not be trained."""
+
 NEEDS: dict[str, Callable[[Run], bool]] = {
     **dict.fromkeys(("table1", "table2", "table3", "table4", "figure4", "figure5"), _both),
     # mlp has no attention map
     **dict.fromkeys(("figure1", "figure7", "figure8"), lambda run: _both(run) and run.variant != "mlp"),
     **dict.fromkeys(("figure2", "figure6"), lambda run: _both(run) and run.variant in SCORED),
     "figure3": lambda run: run.layout != "uniform" or run.variant == "standard",
+    **dict.fromkeys(COSTED, lambda run: False),  # costs are those of a shape, trained or not
 }
 """Which runs of its models each exhibit needs (SPEC §8)."""
 

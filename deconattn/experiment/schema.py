@@ -164,6 +164,21 @@ class EvaluationSettings(Section):
         return self.limit[task] if task in self.limit else self.limit.get("default")
 
 
+class CostsSettings(Section):
+    """At which sizes the costs of one layer's mixer are measured, for the models of Tables 5 to 8 and `figure_costs`."""
+
+    lengths: list[Annotated[int, Field(ge=2)]] = Field(
+        default=[128, 256, 512, 1024, 2048, 4096, 8192],
+        min_length=1,
+        description="Lengths of a sequence, in tokens; they may be beyond a model's context.",
+    )
+    batch_sizes: list[Positive] = Field(default=[1, 8], min_length=1, description="Sequences at once.")
+    variants: list[Text] | None = Field(
+        default=None, min_length=1, description="Names of the files in deconattn/mixers; null: those of the grid."
+    )
+    repeats: Positive = Field(default=5, description="Least number of timings, of which the median is kept.")
+
+
 class ResourceSettings(Section):
     """How a run is carried out; never part of its identity."""
 
@@ -217,6 +232,9 @@ class Settings(Section):
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="The optimisation.")
     grid: list[GridBlock] = Field(min_length=1, description="Blocks of runs; a run that two blocks name is done once.")
     evaluation: EvaluationSettings = Field(description="What a trained model is asked.")
+    costs: CostsSettings = Field(
+        default_factory=CostsSettings, description="At which sizes the costs of the mixers are measured."
+    )
     exhibits: Exhibits = Field(default_factory=Exhibits, description="Which tables and figures to draw.")
     resources: dict[str, ResourceSettings] = Field(
         default={}, description="How runs are carried out: `default`, and per model."

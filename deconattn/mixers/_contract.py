@@ -9,12 +9,12 @@ one token at a time from a state of stated size; `costs`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from deconattn.functions import rms_norm, widened
 from deconattn.mixers._costs import Costs
 from deconattn.mixers._rotary import rotary_tables, rotate
 from deconattn.mixers._states import Seen, State
@@ -28,7 +28,7 @@ QueriesKeys = tuple[Tensor, Tensor]
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last dimension, computed in at least float32 (Zhang & Sennrich, 2019)."""
+    """Root-mean-square norm over the last dimension (`rms_norm`) with a weight of its own."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -36,9 +36,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, size) → (…, size), in x's dtype."""
-        wide = widened(x)
-        return nn.functional.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps).to(x.dtype)
+        """(…, size) → (…, size); under autocast in the precision of the products behind it."""
+        return rms_norm(x, self.weight, self.eps)
 
 
 class Mixer(nn.Module, ABC):
@@ -143,7 +142,7 @@ class QKVMixer(Mixer):
         k = self.k_norm(self._split(self.k_proj(source)))
         if self.rotary:
             end = source.shape[1] if seen is None else seen.most + 1
-            cos, sin = rotary_tables(end, self.config.head_dim, self.config.rope_theta, q)
+            cos, sin = self._tables(end, q)
             if seen is not None and seen.equal:
                 cos, sin = cos[seen.most :], sin[seen.most :]
             elif seen is not None:
@@ -162,11 +161,28 @@ class QKVMixer(Mixer):
         state: State | None = None,
         lengths: Tensor | None = None,
     ) -> Tensor:
-        q, k = self.queries_keys(source) if isinstance(source, Tensor) else source
-        v = self._split(self.v_proj(hidden))
+        q, k, v = self._projected(hidden, source)
         if state is not None:
             self.fill(state, q, k, v, lengths)
         return self._output(self.mix(q, self.repeat(k), self.repeat(v)))
+
+    def _projected(self, hidden: Tensor, source: Tensor | QueriesKeys) -> tuple[Tensor, Tensor, Tensor]:
+        if source is hidden and torch.is_grad_enabled() and not self.config.qk_norm:
+            # One product in training; without gradients, copying the weights together would cost more than it saves.
+            parts = (self.q_proj, self.k_proj, self.v_proj)
+            bias = torch.cat([part.bias for part in parts]) if self.config.attention_bias else None
+            every = self._split(nn.functional.linear(hidden, torch.cat([part.weight for part in parts]), bias))
+            heads, kv_heads = self.config.num_attention_heads, self.config.kv_heads
+            qk, v = every.split([heads + kv_heads, kv_heads], dim=1)
+            if self.rotary:
+                qk = rotate(qk, self._tables(hidden.shape[1], qk))
+            # A copy of v, so that what all came in is not held for its sake.
+            return *qk.split([heads, kv_heads], dim=1), v.contiguous() if self.rotary else v
+        q, k = self.queries_keys(source) if isinstance(source, Tensor) else source
+        return q, k, self._split(self.v_proj(hidden))
+
+    def _tables(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        return rotary_tables(length, self.config.head_dim, self.config.rope_theta, like)
 
     def step(self, hidden: Tensor, source: Tensor | QueriesKeys, state: State, seen: Seen) -> Tensor:
         q, k = self.queries_keys(source, seen) if isinstance(source, Tensor) else source
@@ -207,16 +223,16 @@ class QKVMixer(Mixer):
         d, kv_size = config.hidden_size, config.kv_heads * config.head_dim
         return 2 * d * (d + kv_size) * (qk_tokens + vo_tokens)
 
+    @classmethod
+    def head_norm_numbers(cls, config: ModelConfig, tokens: int) -> int:
+        """Numbers that the head norms' backward reads: their inputs, and 1/RMS of each head."""
+        heads = config.num_attention_heads + config.kv_heads
+        return tokens * heads * (config.head_dim + 1) if config.qk_norm else 0
 
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Leave the choice of precision to what follows; devices that have no autocast ("meta") need nothing."""
-    kind = device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-
-
-def widened(x: Tensor) -> Tensor:
-    """x in at least float32."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    @classmethod
+    def joined_numbers(cls, config: ModelConfig, batch: int, length: int) -> int:
+        """Numbers of the copy that joining heads makes where each lies by itself; a single position or head needs none."""
+        return batch * length * config.hidden_size if length > 1 and config.num_attention_heads > 1 else 0
 
 
 def scores(q: Tensor, k: Tensor) -> Tensor:
@@ -224,6 +240,6 @@ def scores(q: Tensor, k: Tensor) -> Tensor:
     return (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5
 
 
-def future(length: int, device: torch.device) -> Tensor:
-    """(L, L) boolean, true where j > i: what a causal map must not see."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+def future(length: int, device: torch.device, start: int = 0) -> Tensor:
+    """(L − start, L) boolean, true where j > i, for queries from `start` on: what a causal map must not see."""
+    return torch.ones(length - start, length, dtype=torch.bool, device=device).triu(start + 1)

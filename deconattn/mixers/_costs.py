@@ -4,6 +4,10 @@ A multiply-add is 2 FLOPs, and matrix products alone are counted: projections, s
 positions. Softmax, RoPE, gates and norms are of lower order and left out, as the counters of PyTorch leave them out.
 Of products over pairs of positions both usual counts are given: all L² of the square, and the L(L + 1)/2 that a causal
 model needs.
+
+Activations are what autograd holds of one mixer between forward and backward in float32 on a CPU: every storage that
+backward will read, counted once and whole, without the parameters, without the mixer's inputs (`hidden` and `source`, which the
+layer's norm made) and without RoPE's tables, which all layers share. No mixer's backward reads its output.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ class Costs:
     prefill_flops_square: forward over the L tokens, all L² pairs counted.
     prefill_flops_causal: the same, pairs j ≤ i alone.
     prefill_flops: what the fast form of this project executes, as FlopCounterMode counts it.
-    decode_flops: one more token a sequence, L in all with it.
+    decode_flops: one more token a sequence, L in all with it, as FlopCounterMode counts it.
+    activation_bytes: what training holds between forward and backward, in float32 whatever `itemsize` is.
     state_bytes: what decoding holds of L tokens.
     """
 
@@ -26,7 +31,12 @@ class Costs:
     prefill_flops_causal: int
     prefill_flops: int
     decode_flops: int
+    activation_bytes: int
     state_bytes: int
+
+
+FLOAT = 4
+"""Bytes of a float32."""
 
 
 def square_pairs(length: int) -> int:

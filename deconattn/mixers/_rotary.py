@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deconattn.functions import rotate_halves
+
 _TABLES: dict[tuple[int, float, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
 
 def rotary_tables(length: int, head_dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin of positions 0 … length-1, each (length, head_dim), at least float32 whatever the dtype of `like`.
+    """cos and sin of positions 0 … length-1, each (length, head_dim / 2), at least float32 whatever the dtype of `like`.
 
     One pair of tables a (head size, base, device, dtype) serves all layers and grows to the longest length asked for.
     Not buffers: nothing of them belongs into a checkpoint, and a model that is built on the meta device, as transformers does
@@ -22,7 +24,6 @@ def rotary_tables(length: int, head_dim: int, theta: float, like: Tensor) -> tup
         with torch.inference_mode(False):  # made while generating, they must still serve a later training
             exponent = torch.arange(0, head_dim, 2, dtype=dtype) / head_dim
             angle = torch.outer(torch.arange(_rounded(length), dtype=dtype), 1.0 / theta**exponent)
-            angle = torch.cat([angle, angle], dim=-1)
             _TABLES[key] = (angle.cos().to(like.device), angle.sin().to(like.device))
     cos, sin = _TABLES[key]
     return cos[:length], sin[:length]
@@ -34,8 +35,5 @@ def _rounded(length: int) -> int:
 
 
 def rotate(x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate x (B, heads, L, head_dim) by its position; the result has x's dtype."""
-    cos, sin = tables
-    half = x.shape[-1] // 2
-    turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
-    return (x * cos + turned * sin).to(x.dtype)
+    """Rotate x (B, heads, L, head_dim) by its position: feature c with feature c + head_dim / 2; the result has x's dtype."""
+    return rotate_halves(x, *tables)

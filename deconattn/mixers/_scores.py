@@ -7,13 +7,14 @@ keys and values and its costs follow.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from deconattn.mixers._contract import QKVMixer, future, scores, widened
-from deconattn.mixers._costs import Costs, block_pairs, causal_pairs, square_pairs
+from deconattn.functions import widened
+from deconattn.mixers._contract import QKVMixer, future, scores
+from deconattn.mixers._costs import FLOAT, Costs, block_pairs, causal_pairs, square_pairs
 from deconattn.mixers._states import Rows, Seen, State, paged
 
 if TYPE_CHECKING:
@@ -23,7 +24,14 @@ BLOCK = 256  # queries a block; up to here the whole map is made at once
 
 
 class ScoreMixer(QKVMixer):
-    """A_ij from s_i1 … s_ii. Where `qk_source` is "side", one map serves the whole batch and keys are not kept with a state."""
+    """A_ij from s_i1 … s_ii. Where `qk_source` is "side", one map serves the whole batch and keys are not kept with a state.
+
+    What backward reads of `weights` is a part of the costs: `held_a_pair` bytes for each query, key and head (A itself, of
+    which softmax's backward is made), and `held_a_query` for each query of the map.
+    """
+
+    held_a_pair: ClassVar[int] = FLOAT
+    held_a_query: ClassVar[int] = 0
 
     @abstractmethod
     def weights(self, s: Tensor, hidden: Tensor, reach: Tensor) -> Tensor:
@@ -47,6 +55,8 @@ class ScoreMixer(QKVMixer):
         if shared:
             # The batch is folded into the features: each head is one product (n, m) × (m, B·head_dim).
             v = v.permute(1, 2, 0, 3).reshape(1, heads, length, batch * head_dim)
+        # Once for all blocks: a product would copy each block's keys and values anew, and hold every copy for backward.
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         mixed = torch.cat([self._block(q, k, v, start) for start in range(0, length, BLOCK)], dim=2)
         return mixed.view(heads, length, batch, head_dim).permute(2, 0, 1, 3) if shared else mixed
 
@@ -54,7 +64,7 @@ class ScoreMixer(QKVMixer):
         end = min(start + BLOCK, q.shape[2])
         s = scores(q[:, :, start:end], k[:, :, :end])
         reach = torch.arange(start + 1, end + 1, device=q.device).unsqueeze(-1)
-        return self.weights(widened(s), future(end, q.device)[start:end], reach).to(v.dtype) @ v[:, :, :end]
+        return self.weights(widened(s), future(end, q.device, start), reach).to(v.dtype) @ v[:, :, :end]
 
     def new_state(self) -> State:
         return Rows()
@@ -94,8 +104,8 @@ class ScoreMixer(QKVMixer):
     def costs(cls, config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> Costs:
         """Scores and sums over values are 2·d each a pair; a state holds keys and values of whole pages of positions.
 
-        With a side stream scores are taken once for the batch, and the state holds values, beside the stream's own queries
-        and keys, which are counted once.
+        With a side stream a prefill takes scores once for the batch; in decoding rows may stand at different positions, and each
+        takes its own. The state then holds values, beside the stream's own queries and keys, which are counted once.
         """
         d, kv_size = config.hidden_size, config.kv_heads * config.head_dim
         side = cls.qk_source == "side"
@@ -109,9 +119,36 @@ class ScoreMixer(QKVMixer):
             prefill_flops_square=projections + a_pair * square_pairs(length),
             prefill_flops_causal=projections + a_pair * causal_pairs(length),
             prefill_flops=projections + a_pair * cls.visited_pairs(length),
-            decode_flops=cls.projection_flops(config, 0 if side else batch, batch) + a_pair * length,
+            decode_flops=cls.projection_flops(config, 0 if side else batch, batch) + 4 * d * batch * length,
+            activation_bytes=FLOAT * cls.head_norm_numbers(config, maps * length)
+            + cls.mix_activation_bytes(config, maps, batch, length),
             state_bytes=held * itemsize,
         )
+
+    @classmethod
+    def mix_activation_bytes(cls, config: ModelConfig, maps: int, batch: int, length: int) -> int:
+        """What `mix` and the output projection hold for backward, `maps` maps serving `batch` rows.
+
+        q, k, v and what they mix to, a key head a query head; what `weights` holds, block by block; each block's causal mask,
+        a byte a pair.
+        """
+        vectors = FLOAT * 2 * (maps + batch) * length * config.hidden_size
+        pairs = block_pairs(length, BLOCK)
+        of_weights = cls.held_a_pair * maps * config.num_attention_heads * pairs + cls.held_a_query * length
+        return vectors + of_weights + pairs
+
+    @classmethod
+    def block_activation_bytes(cls, config: ModelConfig, maps: int, batch: int, length: int) -> int:
+        """The same where `mix` is `block_attention`: q, k, v, the output and each query's normaliser; no scores.
+
+        The output lies as the values do. Those of one row come position by position, as the projection gave them, unless
+        they were repeated for grouped queries; where one map serves several rows, even one position is copied.
+        """
+        d, heads = config.hidden_size, config.num_attention_heads
+        joined = cls.joined_numbers(config, batch, length) if batch > 1 or config.kv_heads < heads else 0
+        if maps < batch and length == 1 and heads > 1:
+            joined = batch * d
+        return FLOAT * (length * (2 * (maps + batch) * d + maps * heads) + joined)
 
 
 def side_positions(config: ModelConfig, length: int) -> int:

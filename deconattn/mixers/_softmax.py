@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deconattn.mixers._costs import square_pairs
+from deconattn.mixers._blocks import BLOCK, block_attention, whole_attention
+from deconattn.mixers._costs import FLOAT, block_pairs, square_pairs
 from deconattn.mixers._scores import ScoreMixer
 from deconattn.mixers._states import Seen, State
+
+if TYPE_CHECKING:
+    from deconattn.model import ModelConfig
+
+FUSED_FROM = 512  # on a CPU in bf16 the fused kernel's backward is two to four times slower up to this length
 
 
 class SoftmaxMixer(ScoreMixer):
@@ -18,11 +26,10 @@ class SoftmaxMixer(ScoreMixer):
         return s.masked_fill(hidden, -torch.inf).softmax(-1)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= FUSED_FROM:
+            return whole_attention(q, k, v)
         if self.qk_source == "side":
-            return super().mix(q, k, v)
-        # On a CPU in bf16 the fused kernel's backward is two to four times slower than the explicit form up to L = 512.
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] <= 512:
-            return super().mix(q, k, v)
+            return block_attention(q, k, v, "exponential")
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     def mix_step(self, q: Tensor, k: Tensor, v: Tensor, state: State, seen: Seen) -> Tensor:
@@ -38,4 +45,14 @@ class SoftmaxMixer(ScoreMixer):
     @classmethod
     def visited_pairs(cls, length: int) -> int:
         """The square: counters take the fused kernel for it, though it skips most of the upper half."""
-        return super().visited_pairs(length) if cls.qk_source == "side" else square_pairs(length)
+        return block_pairs(length, BLOCK) if cls.qk_source == "side" else square_pairs(length)
+
+    @classmethod
+    def mix_activation_bytes(cls, config: ModelConfig, maps: int, batch: int, length: int) -> int:
+        """Of the fused kernel: q, k, v, its output, and the logarithm of each query's normaliser.
+
+        The output lies as the queries do, position by position, and joins without a copy.
+        """
+        if cls.qk_source == "side":
+            return cls.block_activation_bytes(config, maps, batch, length)
+        return FLOAT * batch * length * (4 * config.hidden_size + config.num_attention_heads)

@@ -50,6 +50,10 @@ class State:
         for name, value in self.tensors.items():
             self.tensors[name] = value.index_select(0, index.to(value.device))
 
+    def reset(self) -> None:
+        """Forget everything."""
+        self.tensors = {}
+
     def nbytes(self) -> int:
         """Bytes held."""
         return sum(value.numel() * value.element_size() for value in self.tensors.values())

@@ -1,80 +1,19 @@
-"""The fast forms of Taylor attention: block-wise in training, sums over φ(k) in long decoding, one fused kernel on a GPU."""
+"""Taylor attention on a GPU, by one fused kernel, and in long decoding, from sums over φ(k)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from deconattn.mixers._contract import future, widened
+from deconattn.functions import widened
 from deconattn.mixers._states import Rows, State
 
-BLOCK = 128  # queries a block of the fast form
 SUMMED_AT_ONCE = 256  # positions whose φ(k) is held at a time
 
 
 def taylor_weights(s: Tensor) -> Tensor:
     """w = 1 + s + s²/2."""
     return 1 + s * (1 + 0.5 * s)
-
-
-class TaylorAttention(torch.autograd.Function):
-    """Σ_{j≤i} w_ij v_j / Σ_{j≤i} w_ij with w = 1 + s + s²/2 and s = q_i·k_j / √dh; q, k, v (B, heads, L, dh).
-
-    Blocks of queries against all keys up to the block's end; the upper half is never computed and no map is held:
-    backward makes each block's scores again.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        shape = v.shape
-        q, k, v = (x.flatten(0, 1) for x in (q, k, v))
-        out, total = torch.empty_like(v), widened(v.new_empty(*v.shape[:2], 1))
-        for start, end in blocks(q.shape[1]):
-            s = block_scores(q, k, start, end)
-            w = _causal(s.mul(0.5).add_(1).mul_(s).add_(1), start)
-            torch.sum(w, dim=-1, keepdim=True, out=total[:, start:end])
-            out[:, start:end] = (w.to(v.dtype) @ v[:, :end]) / total[:, start:end]
-        ctx.save_for_backward(q, k, v, out, total)
-        return out.view(shape)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v, out, total = ctx.saved_tensors
-        shape, scale = grad.shape, q.shape[-1] ** -0.5
-        # ∂o_i/∂w_ij = (v_j − o_i) / Σ w_i
-        grad = widened(grad.flatten(0, 1)) / total
-        inner = (grad * widened(out)).sum(-1, keepdim=True)
-        grad = grad.to(v.dtype)
-        grad_q = torch.empty_like(q)
-        grad_k, grad_v = torch.zeros_like(k, dtype=total.dtype), torch.zeros_like(v, dtype=total.dtype)
-        for start, end in blocks(q.shape[1]):
-            s = block_scores(q, k, start, end)
-            w = _causal(s.mul(0.5).add_(1).mul_(s).add_(1), start)
-            grad_v[:, :end] += w.to(v.dtype).transpose(1, 2) @ grad[:, start:end]
-            of_w = widened(grad[:, start:end] @ v[:, :end].transpose(1, 2)).sub_(inner[:, start:end])
-            of_s = _causal(of_w.mul_(s.add_(1)), start).mul_(scale).to(q.dtype)
-            grad_q[:, start:end] = of_s @ k[:, :end]
-            grad_k[:, :end] += of_s.transpose(1, 2) @ q[:, start:end]
-        return grad_q.view(shape), grad_k.to(k.dtype).view(shape), grad_v.to(v.dtype).view(shape)
-
-
-def block_scores(q: Tensor, k: Tensor, start: int, end: int) -> Tensor:
-    """s of queries start … end-1 against keys 0 … end-1, at least float32, from q, k (N, L, dh)."""
-    empty = q.new_empty(())
-    return widened(torch.baddbmm(empty, q[:, start:end], k[:, :end].transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5))
-
-
-def blocks(length: int) -> list[tuple[int, int]]:
-    """Start and end of each block of queries."""
-    return [(start, min(start + BLOCK, length)) for start in range(0, length, BLOCK)]
-
-
-def _causal(w: Tensor, start: int) -> Tensor:
-    """w (…, n, start + n) with zeros where the key lies after the query; in place."""
-    w[..., start:].masked_fill_(future(w.shape[-2], w.device), 0.0)
-    return w
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -137,6 +76,10 @@ class TaylorState(State):
         if self.rows is not None:
             self.rows.select(index)
 
+    def reset(self) -> None:
+        super().reset()
+        self.rows = Rows()
+
     def nbytes(self) -> int:
         return super().nbytes() + (self.rows.nbytes() if self.rows is not None else 0)
 
@@ -156,7 +99,8 @@ class TaylorState(State):
     def step(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """One more k and v (B, KV heads, 1, dh) into the sums, and what q (B, KV heads, group, dh) reads: (B, heads, 1, dh)."""
         sums = self.tensors["sums"]
-        sums += phi(_scaled(widened(k))).transpose(-1, -2) @ _with_one(widened(v))
+        new = phi(_scaled(widened(k))).transpose(-1, -2).flatten(0, 1)
+        sums.flatten(0, 1).baddbmm_(new, _with_one(widened(v)).flatten(0, 1))
         mixed = phi(_scaled(widened(q))) @ sums
         return (mixed[..., :-1] / mixed[..., -1:]).to(v.dtype).flatten(1, 2).unsqueeze(2)
 

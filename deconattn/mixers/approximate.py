@@ -6,16 +6,17 @@ Reading: the three orders are normalised jointly, as Based does (Arora et al., 2
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from deconattn.mixers._contract import without_autocast
-from deconattn.mixers._costs import Costs, block_pairs
+from deconattn.mixers._blocks import BLOCK, block_attention
+from deconattn.mixers._costs import FLOAT, Costs, block_pairs
 from deconattn.mixers._scores import ScoreMixer
 from deconattn.mixers._states import Seen, State
-from deconattn.mixers._taylor import BLOCK, TaylorAttention, TaylorState, features, fused, switch, taylor_weights
+from deconattn.mixers._taylor import TaylorState, features, fused, switch, taylor_weights
 
 if TYPE_CHECKING:
     from deconattn.model import ModelConfig
@@ -35,8 +36,7 @@ class Approximate(ScoreMixer):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if q.is_cuda and q.dtype != torch.float64 and q.shape[-1] >= 16:  # what the kernel is made for
             return fused(q, k, v)
-        with without_autocast(v.device):
-            return TaylorAttention.apply(q.contiguous(), k.contiguous(), v.contiguous())
+        return block_attention(q, k, v, "taylor")
 
     def new_state(self) -> State:
         return TaylorState()
@@ -62,16 +62,21 @@ class Approximate(ScoreMixer):
 
     @classmethod
     def costs(cls, config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> Costs:
-        """As softmax attention's until `switch`; beyond it decoding reads and extends sums of fixed size, in float32."""
+        """As softmax attention's until `switch`; beyond it decoding reads and extends sums of fixed size, in float32.
+
+        The one step that turns keys and values into sums extends them by every position held, and is not what is stated.
+        """
         by_keys = super().costs(config, batch, length, itemsize)
         if length <= switch(config.head_dim):
             return by_keys
         one = features(config.head_dim) * (config.head_dim + 1)
         update, read = 2 * batch * config.kv_heads * one, 2 * batch * config.num_attention_heads * one
-        return Costs(
-            prefill_flops_square=by_keys.prefill_flops_square,
-            prefill_flops_causal=by_keys.prefill_flops_causal,
-            prefill_flops=by_keys.prefill_flops,
+        return dataclasses.replace(
+            by_keys,
             decode_flops=cls.projection_flops(config, batch, batch) + update + read,
-            state_bytes=batch * config.kv_heads * one * max(itemsize, 4),
+            state_bytes=batch * config.kv_heads * one * max(itemsize, FLOAT),
         )
+
+    @classmethod
+    def mix_activation_bytes(cls, config: ModelConfig, maps: int, batch: int, length: int) -> int:
+        return cls.block_activation_bytes(config, maps, batch, length)

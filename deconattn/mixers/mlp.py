@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from deconattn.functions import gated_mlp
 from deconattn.mixers._contract import Mixer, QKVMixer, QueriesKeys
-from deconattn.mixers._costs import Costs
+from deconattn.mixers._costs import FLOAT, Costs
 from deconattn.mixers._states import Nothing, Seen, State
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class MLP(Mixer):
         state: State | None = None,
         lengths: Tensor | None = None,
     ) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        return gated_mlp(hidden, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
 
     def new_state(self) -> State:
         return Nothing()
@@ -61,7 +61,15 @@ class MLP(Mixer):
 
     @classmethod
     def costs(cls, config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> Costs:
-        """Three products of d·m a token, no state."""
-        a_token = 6 * config.hidden_size * inner_width(config)
+        """Three products of d·m a token, no state; held are gate and up."""
+        width = inner_width(config)
+        a_token = 6 * config.hidden_size * width
         prefill = batch * length * a_token
-        return Costs(prefill, prefill, prefill, decode_flops=batch * a_token, state_bytes=0)
+        return Costs(
+            prefill_flops_square=prefill,
+            prefill_flops_causal=prefill,
+            prefill_flops=prefill,
+            decode_flops=batch * a_token,
+            activation_bytes=FLOAT * 2 * batch * length * width,
+            state_bytes=0,
+        )

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deconattn.mixers._contract import QKVMixer, future, widened, without_autocast
-from deconattn.mixers._costs import Costs
+from deconattn.functions import widened, without_autocast
+from deconattn.mixers._contract import QKVMixer, future
+from deconattn.mixers._costs import FLOAT, Costs
 from deconattn.mixers._states import Seen, State
 
 if TYPE_CHECKING:
     from deconattn.model import ModelConfig
 
-CHUNK = 32
+CHUNK = 16
+IN_CACHE = 2**18  # numbers of a segment's values on a CPU: 1 MB in float32, half of a usual L2 cache
 
 
 class NonApproximate(QKVMixer):
@@ -39,9 +41,8 @@ class NonApproximate(QKVMixer):
         return key_scores(q, self.repeat(k))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        u, wide = key_scores(q, k), widened(v)
         with without_autocast(v.device):
-            return RunningMean.apply(u, wide).to(v.dtype)
+            return RunningMean.apply(q, k, v)
 
     def new_state(self) -> State:
         return State()
@@ -78,13 +79,28 @@ class NonApproximate(QKVMixer):
         """
         tokens, heads = batch * length, config.num_attention_heads
         projections = cls.projection_flops(config, tokens, tokens)
+        values = torch.empty(batch, heads, length, config.head_dim, device="meta")
+        lengths = [end - start for start, end in segments(values)]
+        # Within chunks the weights are summed; over chunks their sums are taken as products, as those of the values are.
+        over_chunks = [scan_products(-(-n // CHUNK) - 1) if n > CHUNK else 0 for n in lengths]
+        products = config.hidden_size * sum(map(scan_products, lengths)) + heads * sum(over_chunks)
         return Costs(
             prefill_flops_square=projections,
             prefill_flops_causal=projections,
-            prefill_flops=projections + 2 * batch * (config.hidden_size + heads) * scan_products(length),
+            prefill_flops=projections + 2 * batch * products,
             decode_flops=cls.projection_flops(config, batch, batch),
-            state_bytes=batch * heads * (config.head_dim + 2) * max(itemsize, 4),
+            activation_bytes=FLOAT * cls._activation_numbers(config, batch, length),
+            state_bytes=batch * heads * (config.head_dim + 2) * max(itemsize, FLOAT),
         )
+
+    @classmethod
+    def _activation_numbers(cls, config: ModelConfig, batch: int, length: int) -> int:
+        """q, k, v and the output; u, its running maximum and the normaliser of each head."""
+        tokens = batch * length
+        held = tokens * (4 * config.hidden_size + 3 * config.num_attention_heads)
+        # The output lies as the values do: position by position, unless they were repeated for grouped queries.
+        joined = cls.joined_numbers(config, batch, length) if config.kv_heads < config.num_attention_heads else 0
+        return cls.head_norm_numbers(config, tokens) + held + joined
 
 
 def key_scores(q: Tensor, k: Tensor) -> Tensor:
@@ -93,68 +109,113 @@ def key_scores(q: Tensor, k: Tensor) -> Tensor:
 
 
 class RunningMean(torch.autograd.Function):
-    """o_i = Σ_{j≤i} e^{u_j} v_j / Σ_{j≤i} e^{u_j} of u (…, L), v (…, L, D), in time linear in L, both ways.
+    """o_i = Σ_{j≤i} e^{u_j} v_j / Σ_{j≤i} e^{u_j} of q, k, v (B, heads, L, dh), in time linear in L, both ways.
 
     With g_i = ∂/∂o_i / Σ_{m≤i} e^{u_m}, the gradients are again sums of the same kind, from the other end:
-    ∂/∂v_j = e^{u_j} Σ_{i≥j} g_i and ∂/∂u_j = e^{u_j} Σ_{i≥j} g_i·(v_j − o_i).
+    ∂/∂v_j = e^{u_j} Σ_{i≥j} g_i and ∂/∂u_j = e^{u_j} Σ_{i≥j} g_i·(v_j − o_i). Segments of the sequence are taken in turn, so
+    that what is in work stays in the processor's cache at any length; what is carried from one to the next is one sum.
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, v: Tensor) -> Tensor:
-        running_max = u.cummax(-1).values
-        weighted, total = scan(u, running_max, v, torch.ones_like(u))
-        out = weighted / total.unsqueeze(-1)
-        ctx.save_for_backward(u, v, running_max, total, out)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = torch.empty_like(v)
+        wide = torch.float64 if v.dtype == torch.float64 else torch.float32
+        u, maximum, total = (torch.empty(v.shape[:-1], dtype=wide, device=v.device) for _ in range(3))
+        carried: tuple[Tensor, Tensor, Tensor] | None = None
+        for start, end in segments(v):
+            here = (..., slice(start, end))
+            u[here] = key_scores(q[:, :, start:end], k[:, :, start:end])
+            top = u[here].cummax(-1).values
+            if carried is not None:
+                top = torch.maximum(top, carried[0])
+            values = widened(v[:, :, start:end])
+            weighted, sums = scan(u[here], top, values, None)
+            if carried is not None:
+                kept = torch.exp(carried[0] - top)
+                weighted.addcmul_(kept.unsqueeze(-1), carried[1])
+                sums.addcmul_(kept, carried[2])
+            carried = top[..., -1:], weighted[..., -1:, :].clone(), sums[..., -1:].clone()
+            out[:, :, start:end] = weighted.div_(sums.unsqueeze(-1))
+            maximum[here], total[here] = top, sums
+        ctx.save_for_backward(q, k, v, u, maximum, total, out)
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        u, v, running_max, total, out = ctx.saved_tensors
-        grad = grad / total.unsqueeze(-1)
-        # The maximum only grows with i, so that seen from the end −max_i is its own running maximum.
-        after, outs_after = scan(
-            -running_max.flip(-1), -running_max.flip(-1), grad.flip(-2), (grad * out).sum(-1).flip(-1)
-        )
-        weight = torch.exp(u - running_max)
-        after = after.flip(-2)
-        grad_u = weight * ((after * v).sum(-1) - outs_after.flip(-1))
-        return grad_u, after.mul_(weight.unsqueeze(-1))
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, u, maximum, total, out = ctx.saved_tensors
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        carried: tuple[Tensor, Tensor, Tensor] | None = None
+        for start, end in reversed(segments(v)):
+            here, rows = (..., slice(start, end)), (slice(None), slice(None), slice(start, end))
+            g = widened(grad[rows]) / total[here].unsqueeze(-1)
+            # The maximum only grows with i, so that seen from the end −max_i is its own running maximum.
+            after, outs = scan(-maximum[here], -maximum[here], g, (g * widened(out[rows])).sum(-1), reverse=True)
+            if carried is not None:
+                kept = torch.exp(maximum[here] - carried[0])
+                after.addcmul_(kept.unsqueeze(-1), carried[1])
+                outs.addcmul_(kept, carried[2])
+            carried = maximum[..., start : start + 1], after[..., :1, :].clone(), outs[..., :1].clone()
+            weight = torch.exp(u[here] - maximum[here])
+            of_u = weight * ((after * widened(v[rows])).sum(-1) - outs) * q.shape[-1] ** -0.5
+            grad_v[rows] = after.mul_(weight.unsqueeze(-1))
+            queries, of_u = widened(q[rows]), of_u.unsqueeze(-1)
+            gate = torch.sigmoid(queries)
+            silu = queries * gate
+            grad_k[rows] = silu * of_u
+            # SiLU′ = σ + SiLU·(1 − σ)
+            grad_q[rows] = torch.addcmul(gate, silu, 1 - gate).mul_(widened(k[rows])).mul_(of_u)
+        return grad_q, grad_k, grad_v
 
 
-def scan(u: Tensor, running_max: Tensor, values: Tensor, scalars: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ_{j≤i} e^{u_j − m_i}·x_j for x the `values` (…, L, D) and the `scalars` (…, L), where m = max_{j≤i} u_j (…, L).
+def segments(v: Tensor) -> list[tuple[int, int]]:
+    """Start and end of each segment of v (B, heads, L, dh); a GPU has no such cache and takes the whole at once."""
+    length = v.shape[2]
+    size = length if v.is_cuda else max(4 * CHUNK, IN_CACHE * length // v.numel() // CHUNK * CHUNK)
+    return [(start, min(start + size, length)) for start in range(0, length, size)]
 
+
+def scan(
+    u: Tensor, limit: Tensor, values: Tensor, scalars: Tensor | None, reverse: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Σ_{j≤i} e^{u_j − m_i}·x_j for x the `values` (…, L, D) and the `scalars` (…, L; None: all 1), m the `limit` (…, L).
+
+    `limit` is at least the running maximum of u and grows with i. In `reverse` sums run over j ≥ i, the maximum from the end.
     Chunks of `CHUNK` positions are summed explicitly; the sums of whole chunks are again a sequence with scores
-    (the maxima at the chunks' ends) and values (the chunks' sums), so the same function, called on a sequence `CHUNK`
+    (the limits at the chunks' ends) and values (the chunks' sums), so the same function, called on a sequence `CHUNK`
     times shorter, carries them forward.
     """
     length = u.shape[-1]
     if length <= CHUNK:
-        weights = _chunk_weights(u, running_max)
-        return weights @ values, (weights @ scalars.unsqueeze(-1)).squeeze(-1)
+        return _chunk_sums(u, limit, values, scalars, reverse)
     padding = -length % CHUNK
-    if padding:  # padded keys weigh e^{-inf} = 0, and nothing comes after them
-        u = F.pad(u, (0, padding), value=-torch.inf)
-        running_max = F.pad(running_max, (0, padding), mode="replicate")
-        values, scalars = F.pad(values, (0, 0, 0, padding)), F.pad(scalars, (0, padding))
-    u, limit = u.unflatten(-1, (-1, CHUNK)), running_max.unflatten(-1, (-1, CHUNK))
-    values, scalars = values.unflatten(-2, (-1, CHUNK)), scalars.unflatten(-1, (-1, CHUNK))
-    weights = _chunk_weights(u, limit)
-    vectors, numbers = weights @ values, (weights @ scalars.unsqueeze(-1)).squeeze(-1)
+    if padding:  # padded keys weigh e^{-inf} = 0
+        u, limit = F.pad(u, (0, padding), value=-torch.inf), F.pad(limit, (0, padding), mode="replicate")
+        values = F.pad(values, (0, 0, 0, padding))
+        scalars = None if scalars is None else F.pad(scalars, (0, padding))
+    u, limit, values = u.unflatten(-1, (-1, CHUNK)), limit.unflatten(-1, (-1, CHUNK)), values.unflatten(-2, (-1, CHUNK))
+    scalars = None if scalars is None else scalars.unflatten(-1, (-1, CHUNK))
+    vectors, numbers = _chunk_sums(u, limit, values, scalars, reverse)
 
-    # The last row of a chunk is its sum under the running maximum at its end: again a sequence of scores and values.
-    end = limit[..., :-1, -1]
-    before = scan(end, end, vectors[..., :-1, -1, :], numbers[..., :-1, -1])
-    carry = torch.exp(end.unsqueeze(-1) - limit[..., 1:, :])
-    vectors[..., 1:, :, :].addcmul_(carry.unsqueeze(-1), before[0].unsqueeze(-2))
-    numbers[..., 1:, :].addcmul_(carry, before[1].unsqueeze(-1))
+    # The chunk's sum under the limit at its end (its beginning, in reverse): again a sequence of scores and values.
+    last, sending, receiving = (
+        (0, slice(1, None), slice(None, -1)) if reverse else (-1, slice(None, -1), slice(1, None))
+    )
+    end = limit[..., sending, last]
+    before = scan(end, end, vectors[..., sending, last, :], numbers[..., sending, last], reverse)
+    carry = torch.exp(end.unsqueeze(-1) - limit[..., receiving, :])
+    vectors[..., receiving, :, :].addcmul_(carry.unsqueeze(-1), before[0].unsqueeze(-2))
+    numbers[..., receiving, :].addcmul_(carry, before[1].unsqueeze(-1))
     return vectors.flatten(-3, -2)[..., :length, :], numbers.flatten(-2)[..., :length]
 
 
-def _chunk_weights(u: Tensor, limit: Tensor) -> Tensor:
-    """e^{u_j − m_i} for j ≤ i within a chunk, (…, n, n)."""
+def _chunk_sums(
+    u: Tensor, limit: Tensor, values: Tensor, scalars: Tensor | None, reverse: bool
+) -> tuple[Tensor, Tensor]:
+    hidden = future(u.shape[-1], u.device)
     exponent = u.unsqueeze(-2) - limit.unsqueeze(-1)
-    return exponent.masked_fill_(future(u.shape[-1], u.device), -torch.inf).exp_()
+    weights = exponent.masked_fill_(hidden.T if reverse else hidden, -torch.inf).exp_()
+    numbers = weights.sum(-1) if scalars is None else (weights @ scalars.unsqueeze(-1)).squeeze(-1)
+    return weights @ values, numbers
 
 
 def scan_products(length: int) -> int:

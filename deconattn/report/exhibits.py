@@ -1,7 +1,9 @@
-"""The one way to draw a table or figure. An exhibit is a module of this folder named `figure<n>.py` or `table<n>.py`.
+"""The one way to draw a table or figure.
 
-It has `OPTIONS`, what it can be told, and `draw(results, options)`, which gives a `Drawing` or a `Table`; one that
-reads tables which not every exhibit reads names them in `TABLES`, for its provenance.
+An exhibit is a module of this folder named `figure<n>.py`, `figure_<word>.py` or `table<n>.py`. It has `OPTIONS`, what
+it can be told, and `draw(results, options)`, which gives a `Drawing` or a `Table`; one that reads tables which not
+every exhibit reads names them in `TABLES`, for its provenance, and one that reads nothing of trained runs names what
+it reads instead of `Results` in `READER`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from deconattn.report.tables import Table
 EXHIBITS: dict[str, str] = {
     path.stem: f"deconattn.report.{path.stem}"
     for path in sorted(Path(__file__).parent.glob("*.py"))
-    if re.fullmatch(r"(figure|table)\d+", path.stem)
+    if re.fullmatch(r"(figure|table)\d+|figure_[a-z]+", path.stem)
 }
 TABLE_FORMATS = ("parquet", "csv", "tex", "html")
 
@@ -38,7 +40,7 @@ def draw(exhibit: str, tables_folder: Path, out_folder: Path, options: dict[str,
     """
     module = _module(exhibit)
     _check_options(exhibit, module.OPTIONS, options)
-    results = Results(tables_folder)
+    results = getattr(module, "READER", Results)(tables_folder)
     if exhibit.startswith("table"):
         return _write_table(module.draw(results, options), results, Path(out_folder), options)
     return _write_figure(exhibit, module, results, Path(out_folder), options)
@@ -109,6 +111,12 @@ def _origin(record: dict[str, Any]) -> str:
     data = ", ".join(f"{name} ({sha or 'no manifest'})" for name, sha in record["data"].items()) or "unknown"
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     runs = ", ".join(f"<code>{escape(run)}</code>" for run in record["runs"])
+    if not record["runs"]:
+        files = ", ".join(f"{escape(name)} (sha256 <code>{sha}</code>)" for name, sha in record["tables"].items())
+        return (
+            f"<details><summary>Where this comes from</summary><p>Tables: {files}</p>"
+            f"<p>Commit: <code>{escape(commit)}</code>. {escape(versions)}.</p></details>"
+        )
     return (
         f"<details><summary>Where this comes from: {len(record['runs'])} runs</summary><p>Runs: {runs}</p>"
         f"<p>Tokens (sha256 of the manifest): <code>{escape(data)}</code></p>"

@@ -76,6 +76,9 @@ TASK_LABELS: dict[str, str] = {
     "lambada_openai": "LAMBADA", "heldout": "Held-out",
 }  # fmt: skip
 
+COSTS = "costs"
+"""What stands for the task in a column of costs."""
+
 AVERAGE = Column("nlu_avg", "acc", "Average", "accuracy, %", 100.0)
 WIKITEXT = Column("wikitext", "word_perplexity", "WikiText", "word perplexity")
 HELDOUT = Column("heldout", "word_perplexity", "Held-out", "word perplexity")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ import pandas as pd
 
 from deconattn import __version__
 from deconattn.files import sha256_file
+from deconattn.report.cost_results import CostResults
 from deconattn.report.results import Results
 
 _PACKAGES = ("matplotlib", "numpy", "pandas", "pyarrow")
 
 
 def provenance(
-    results: Results,
+    results: Results | CostResults,
     exhibit: str,
     runs: Sequence[str],
     gaps: Sequence[str],
@@ -44,7 +45,7 @@ def provenance(
         "gaps": list(gaps),
         "data": {str(key): None if pd.isna(value) else str(value) for key, value in data.items()},
         "code": sorted(shown["code"].dropna().unique().tolist()),
-        "tables": {path.name: sha256_file(path) for path in _inputs(results.folder, tables)},
+        "tables": {path.name: sha256_file(path) for path in _inputs(results.folder, {*results.READS, *tables})},
         "commit": commit,
         "uncommitted_changes": changed,
         "versions": {
@@ -63,9 +64,8 @@ def repository_state(folder: Path) -> tuple[str | None, bool | None]:
     return commit, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
 
 
-def _inputs(folder: Path, more: Sequence[str]) -> list[Path]:
-    names = sorted({"baselines", "evaluation", "gaps", "runs", "training", *more})
-    return [path for name in names if (path := folder / f"{name}.parquet").is_file()]
+def _inputs(folder: Path, names: Collection[str]) -> list[Path]:
+    return [path for name in sorted(names) if (path := folder / f"{name}.parquet").is_file()]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

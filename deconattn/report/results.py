@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ class Cell:
     status: `ok`, `infinite` (a perplexity that overflowed), `diverged` or `missing`; value is finite only when `ok`.
     stderr: with one seed the standard error over the items scored, with several the standard deviation over
     seeds; `stderr_of` says which (`items`, `seeds`). tasks: how many went into an average.
-    after_divergence: a value of a model whose training had diverged.
+    after_divergence: a value of a model whose training had diverged. text: what is printed in the place of a number.
     """
 
     status: str
@@ -37,6 +38,7 @@ class Cell:
     seeds_planned: int = 0
     context_length: int | None = None
     after_divergence: bool = False
+    text: str | None = None
 
 
 MISSING = Cell("missing")
@@ -44,6 +46,8 @@ MISSING = Cell("missing")
 
 class Results:
     """What `collect` wrote, with the look-ups that tables and figures share."""
+
+    READS: ClassVar[tuple[str, ...]] = ("baselines", "evaluation", "gaps", "runs", "training")
 
     def __init__(self, folder: Path) -> None:
         """Read the tables of `folder`; raises `UserError` naming the first that is absent or broken."""

@@ -52,6 +52,7 @@ CELLS = pa.schema(
         ("metric", pa.string()),
         ("context_length", pa.int64()),
         ("value", pa.float64()),
+        ("text", pa.string()),  # where a cell is words and no number
         ("stderr", pa.float64()),
         ("stderr_of", pa.string()),
         ("items", pa.int64()),

@@ -48,6 +48,9 @@ footer { margin-top: 1.25rem; color: var(--soft); font-size: .85em; } footer cod
 @media print { .switch { display: none; } body { font-size: 8pt; padding: 0; } }
 """
 
+_SWITCH = """<input type="checkbox" id="paper-values" checked>
+<label class="switch" for="paper-values">show the paper's values</label>"""
+
 
 def to_html(table: Table, provenance: str = "") -> str:
     """The table as a page: title, what ours and the paper's values are, the values, notes, gaps, provenance."""
@@ -64,10 +67,9 @@ def to_html(table: Table, provenance: str = "") -> str:
 <body>
 <h1>{escape(table.title)}</h1>
 <dl>{lead}</dl>
-<input type="checkbox" id="paper-values" checked>
-<label class="switch" for="paper-values">show the paper's values</label>
+{_SWITCH if any(row.published for row in table.rows) else ""}
 <div class="scroll" tabindex="0" role="region" aria-label="{escape(table.title)}"><table>
-<thead><tr><th scope=col class="name">variant</th><th scope=col style="text-align:left">layout, mode</th>
+<thead><tr><th scope=col class="name">variant</th><th scope=col style="text-align:left">{escape(table.row_head)}</th>
 <th scope=col style="text-align:left">source</th>{head}</tr></thead>
 {groups}
 </table></div>

@@ -12,7 +12,8 @@ _SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "—": "---", "∞": r"$\infty$", "†": r"$\dagger$",
     "±": r"$\pm$", "×": r"$\times$", "→": r"$\rightarrow$", "≥": r"$\geq$", "…": r"\ldots{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    ">": r"\textgreater{}", "²": "$^2$", "≤": r"$\leq$", "φ": r"$\varphi$", "Σ": r"$\Sigma$", "·": r"$\cdot$",
+     "|": r"\textbar{}", '"': r"\textquotedbl{}",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import io
 import math
 from dataclasses import dataclass
 
-from deconattn.report.names import NLU_TASKS, Column
+from deconattn.report.names import COSTS, NLU_TASKS, Column
 from deconattn.report.results import Cell
 from deconattn.report.tables import Table, families_of
 
@@ -31,7 +31,9 @@ class CellText:
 
 
 def decimals(column: Column, value: float) -> int:
-    """Digits after the point: accuracies one, bits per byte three, perplexities one below 1000 and none above."""
+    """Digits after the point: accuracies one, bits per byte three, perplexities one below 1000 and none above, costs none."""
+    if column.task == COSTS:
+        return 0
     if column.metric == "bits_per_byte":
         return 3
     return 0 if abs(value) >= 1000 else 1
@@ -39,6 +41,8 @@ def decimals(column: Column, value: float) -> int:
 
 def cell_text(cell: Cell, column: Column) -> CellText:
     """Print a cell of ours or of the paper; a number from 100,000 on is two digits and a power of ten."""
+    if cell.text is not None:
+        return CellText(cell.text)
     if cell.status == "missing":
         return CellText(MISSING_TEXT)
     if cell.status == "infinite":
@@ -46,7 +50,7 @@ def cell_text(cell: Cell, column: Column) -> CellText:
     if cell.status == "diverged" or cell.value is None:
         return CellText(DIVERGED_TEXT)
     value = cell.value * column.scale
-    main, exponent = number(value, decimals(column, value))
+    main, exponent = number(value, decimals(column, value), 2 if column.task == COSTS else 1)
     spread = ""
     if cell.stderr is not None:
         error = cell.stderr * column.scale / 10 ** (exponent or 0)
@@ -56,16 +60,19 @@ def cell_text(cell: Cell, column: Column) -> CellText:
     return CellText(main, exponent, spread, _remarks(cell))
 
 
-def number(value: float, digits: int) -> tuple[str, int | None]:
-    """A value and its power of ten (None below 100,000): 90000 → `90,000`; 2e6 → `2`, 6; 987_654 → `9.9`, 5."""
+def number(value: float, digits: int, of_mantissa: int = 1) -> tuple[str, int | None]:
+    """A value and its power of ten (None below 100,000): 90000 → `90,000`; 2e6 → `2`, 6; 987_654 → `9.9`, 5.
+
+    `of_mantissa` are the digits behind the point before a power of ten.
+    """
     if abs(value) < 1e5:
         return f"{value:,.{digits}f}", None
     exponent = math.floor(math.log10(abs(value)))
     mantissa = value / 10**exponent
-    if abs(mantissa) >= 9.95:
+    if abs(mantissa) >= 10 - 0.5 * 10.0**-of_mantissa:
         mantissa, exponent = mantissa / 10, exponent + 1
     # A value given as one digit and zeros is printed as such; its zeros were not measured.
-    digits = 0 if math.isclose(mantissa, round(mantissa), rel_tol=1e-9) else 1
+    digits = 0 if math.isclose(mantissa, round(mantissa), rel_tol=1e-9) else of_mantissa
     return f"{mantissa:.{digits}f}", exponent
 
 

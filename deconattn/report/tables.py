@@ -46,7 +46,10 @@ class Row:
 
 @dataclass
 class Table:
-    """An exhibit ready to be printed; `lead` says what ours and the paper's values are, notes follow the values."""
+    """An exhibit ready to be printed; `lead` says what ours and the paper's values are, notes follow the values.
+
+    `row_head` stands over the labels of the rows.
+    """
 
     exhibit: str
     title: str
@@ -57,6 +60,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
+    row_head: str = "layout, mode"
 
     def tidy(self) -> pd.DataFrame:
         """One row a cell and source (`ours`, `published`), columns as `schema.CELLS`; accuracies are fractions."""
@@ -76,7 +80,7 @@ class Table:
             "family": "baseline" if row.family is None else row.family.key,
             "variant": row.variant, "layout": row.layout, "mode": row.mode,
             "column": column.key, "task": column.task, "metric": column.metric, "context_length": length,
-            "value": cell.value, "stderr": cell.stderr, "stderr_of": cell.stderr_of, "items": cell.items,
+            "value": cell.value, "text": cell.text, "stderr": cell.stderr, "stderr_of": cell.stderr_of, "items": cell.items,
             "tasks": cell.tasks, "seeds": cell.seeds or None, "seeds_planned": cell.seeds_planned or None,
             "status": cell.status,
         }  # fmt: skip

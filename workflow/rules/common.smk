@@ -28,10 +28,14 @@ table_names = [name for name in settings.exhibits if name.startswith("table")]
 figure_names = [name for name in settings.exhibits if name.startswith("figure")]
 
 
+def there(paths):
+    """Files that a table stands on: all of them, or those that are there."""
+    return [path for path in paths if Path(path).is_file()] if partial else paths
+
+
 def results_of(runs, *files):
-    """Files of runs that a table stands on: all of them, or those that are there."""
-    paths = [ident.folder(run) / file for run in runs for file in files]
-    return [path for path in paths if path.is_file()] if partial else paths
+    """Files of runs that a table stands on."""
+    return there([ident.folder(run) / file for run in runs for file in files])
 
 
 wildcard_constraints:

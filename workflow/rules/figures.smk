@@ -5,6 +5,8 @@ from deconattn.report.catalogue import CATEGORY, TITLE
 
 def drawn_from(exhibit):
     """Tables that an exhibit reads."""
+    if exhibit in grid.COSTED:
+        return [ident.report / "tables" / f"{name}.parquet" for name in ("costs", "cost_differences")]
     names = ["runs", "evaluation", "training", "gaps"]
     if exhibit in grid.ANALYSED:
         names += ["attention", "scores", "analysis_gaps"]
