@@ -116,7 +116,10 @@ def test_time_limits_a_requeue_and_a_lost_node(
         end_soon(jobs[limited])
         wait_until(lambda: "stopped by SIG" in text_of(limited), PATIENCE, why)
         end_soon(halt(1, limited)[limited])
-        wait_until(lambda: (limited / "done.json").exists() and (requeued / "done.json").exists(), PATIENCE, why)
+        # Until their jobs are over, lest they lose the node too.
+        others = (limited, requeued)
+        wait_until(lambda: all((run / "done.json").exists() for run in others), PATIENCE, why)
+        wait_until(lambda: not any(slurm.job_of(run) for run in others), PATIENCE, why)
 
         # The node of the third dies with its slurmd alone: what it runs goes on, cut off, beside the job's second start.
         node = jobs[bereft]["NodeList"]
