@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.training import command, longer_run, state, train
 
-pytestmark = pytest.mark.xdist_group("training")
+pytestmark = pytest.mark.xdist_group("soak")
 KILLS = 50
 SEED = 20_251_011
 
