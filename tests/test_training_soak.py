@@ -18,6 +18,11 @@ KILLS = 50
 SEED = 20_251_011
 
 
+def spoken(log: Path) -> int:
+    """Lines of a training's log: that it goes on, and each checkpoint."""
+    return log.read_text().count("\n") if log.exists() else 0
+
+
 def test_fifty_kills_change_nothing(longer: Path, token_table: Path, tmp_path: Path) -> None:
     """Two in five fall anywhere, mostly into starting up; the others into training and its checkpoints, once it trains."""
     draw = random.Random(SEED)
@@ -27,12 +32,13 @@ def test_fifty_kills_change_nothing(longer: Path, token_table: Path, tmp_path: P
     ends = []
     for _ in range(KILLS):
         anywhere, number = draw.random() < 0.4, draw.choice(numbers)
-        moment = draw.uniform(0, 2.5) if anywhere else draw.uniform(0, 0.12)
-        before = log.stat().st_size if log.exists() else 0
+        moment, more = draw.uniform(0, 2.5) if anywhere else draw.uniform(0, 0.03), draw.randrange(7)
+        before = spoken(log)
         with subprocess.Popen(
             command(run, token_table, "--checkpoint-minutes", "0.0005"), cwd=ROOT, stderr=subprocess.PIPE, text=True
         ) as process:
-            while not anywhere and process.poll() is None and (log.stat().st_size if log.exists() else 0) == before:
+            # By what it has done and not by the clock alone: a busy machine is killed as far into its work as an idle one.
+            while not anywhere and process.poll() is None and spoken(log) <= before + more:
                 time.sleep(0.002)
             time.sleep(moment)
             assert process.poll() is None, process.communicate()[1]  # it lives until it is killed
@@ -47,7 +53,7 @@ def test_fifty_kills_change_nothing(longer: Path, token_table: Path, tmp_path: P
     resumed = [int(line.rsplit(" ", 1)[1]) for line in text.splitlines() if "resumed after step" in line]
     assert "damaged" not in text
     assert resumed == sorted(resumed) and len(set(resumed)) > KILLS // 5, resumed
-    assert ends.count(75) > 3 and ends.count(-9) > 10, ends
+    assert ends.count(75) > KILLS // 12 and ends.count(-signal.SIGKILL) > KILLS // 6, ends
     done = train(run, token_table)
     assert done.returncode == 0, done.stderr
     assert state(run) == state(longer)

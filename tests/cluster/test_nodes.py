@@ -9,7 +9,7 @@ import pytest
 from tests.cluster.cluster import Slurm
 from tests.cluster.test_interruptions import PATIENCE, snakemake, text_of, undisturbed
 from tests.project import Project
-from tests.test_training_spread import assert_same_curve
+from tests.training import curve
 
 pytestmark = pytest.mark.xdist_group("cluster")
 
@@ -30,4 +30,6 @@ def test_a_training_on_two_nodes_is_the_same(
         job for job in slurm.jobs() if run.name in job.get("Comment", "") and job["WorkDir"] == str(project.folder)
     )
     assert job["NumNodes"] == "2" and job["JobState"] == "COMPLETED"
-    assert_same_curve(run, undisturbed(specified, run, tmp_path / "twins"))
+    twin = undisturbed(specified, run, tmp_path / "twins")
+    for ours, theirs in zip(curve(run)[:20], curve(twin)[:20], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)  # sums of float32 in another order
