@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from deconattn.errors import UserError
 from deconattn.model import LanguageModel, ModelConfig, initialise
 from deconattn.training.microbatch import bytes_kept, sequences_that_fit
-from tests.training import curve, disturb, make_run, train
+from tests.training import CONTEXT, curve, disturb, make_run, train
 
 pytestmark = pytest.mark.xdist_group("training")
 
@@ -113,8 +114,12 @@ def test_a_micro_batch_from_memory_is_said_and_trains_the_same(
     undisturbed: Path, token_table: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "undisturbed")
-    done = train(run, token_table, "--device-memory-gb", "0.0025")
+    spec = json.loads((run / "spec.json").read_text())
+    small = LanguageModel(ModelConfig.from_dict({**spec["model"], "vocab_size": 320}))
+    state = 16 * sum(parameter.numel() for parameter in small.parameters())
+    room_for_three = (state + bytes_kept(small, 3, CONTEXT, False)) / 0.85
+    done = train(run, token_table, "--device-memory-gb", str(room_for_three / 1e9))
     assert done.returncode == 0, done.stderr
     said = next(line for line in done.stderr.splitlines() if "micro-batches of" in line)
-    assert int(said.split("micro-batches of ")[1].split()[0]) < 4, said
+    assert "micro-batches of 2 of 4 sequences" in said  # three do not divide four
     assert_same_curve(run, undisturbed)
