@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get("RANK", "0") == "0":  # under torchrun every process meets the same error; one says it
             print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -79,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
             ("run", path), ("tokens", path),
             ("--side-text", path), ("--tokenizer", path), device,
             ("--micro-batch-size", number), ("--threads", {"type": int, "default": 1}),
+            ("--device-memory-gb", {"type": float, "help": "work the micro-batch out from so much memory"}),
+            ("--device-tflops", {"type": float, "help": "what the device could do at most, for MFU"}),
+            ("--sharding", {"default": "none", "choices": ("none", "full")}),
+            ("--take-over", {"action": "store_true", "help": "ask a process that trains this run to save and leave"}),
             ("--compile", {"action": "store_true", "help": "torch.compile the decoder"}),
             ("--checkpoint-minutes", {"type": float, "default": 15.0}),
             ("--deadline-minutes", {"type": float, "help": "stop, save and exit with 75 before so many minutes are over"}),
@@ -216,27 +223,30 @@ def _spec(options: argparse.Namespace) -> None:
 
 def _pretrain(options: argparse.Namespace) -> None:
     from deconattn.experiment.job import check_training, record_training
+    from deconattn.training.job import Stopped, run_job
     from deconattn.training.progress import Progress
-    from deconattn.training.run import Stopped, pretrain
     from deconattn.training.stops import EXIT_PREEMPTED
 
     check_training(options.run)
     try:
-        pretrain(
+        run_job(
             options.run,
             options.tokens,
             side_text=options.side_text,
+            tokenizer=options.tokenizer,
             micro_batch_size=options.micro_batch_size,
+            device_memory_gb=options.device_memory_gb,
+            device_tflops=options.device_tflops,
+            sharding=options.sharding,
             threads=options.threads,
             device=options.device,
             compiled=options.compile,
             checkpoint_minutes=options.checkpoint_minutes,
             deadline_minutes=options.deadline_minutes,
-            tokenizer=options.tokenizer,
+            take_over=options.take_over,
             make_progress=lambda name, steps, log: Progress(name, steps, log, options.progress),
         )
-    except Stopped as stopped:
-        print(f"{options.run.name}: {stopped}", file=sys.stderr)
+    except Stopped:
         sys.exit(EXIT_PREEMPTED)
     record_training(options.run, options.device)
 

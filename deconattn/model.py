@@ -184,6 +184,11 @@ class Decoder(nn.Module):
         elif self.side_stream == "text":
             self.register_buffer("side_input_ids", torch.zeros(config.max_position_embeddings, dtype=torch.long))
 
+    def train(self, mode: bool = True) -> Decoder:
+        """As every module's; and what was kept of the side stream is forgotten, as not every optimiser tells that it updates."""
+        self.side_memory = SideMemory()
+        return super().train(mode)
+
     def _blocks(self) -> list[Block]:
         return [block for block in self.layers if isinstance(block, Block)]
 

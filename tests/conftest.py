@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import training
 from tests.project import ROOT, Project
 
 IN_CI = os.environ.get("CI", "") == "true"
@@ -48,3 +49,27 @@ def finished_copy(finished: Project, tmp_path: Path) -> Project:
     folder = tmp_path / "project"
     shutil.copytree(finished.folder, folder, symlinks=True)
     return Project(folder)
+
+
+@pytest.fixture(scope="session")
+def token_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small token table to train on."""
+    return training.make_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, token_table: Path) -> Path:
+    """A small training that nothing interrupted."""
+    run = training.make_run(tmp_path_factory.mktemp("runs") / "undisturbed")
+    done = training.train(run, token_table)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture(scope="session")
+def longer(tmp_path_factory: pytest.TempPathFactory, token_table: Path) -> Path:
+    """As `undisturbed`, of as many updates as it takes to disturb one: the twin of `training.longer_run`."""
+    run = training.longer_run(tmp_path_factory.mktemp("longer") / "longer")
+    done = training.train(run, token_table)
+    assert done.returncode == 0, done.stderr
+    return run

@@ -144,6 +144,9 @@ def _make_run(folder: Path, size: Size, variant: str, layout: str, seed: int, fa
             "tokens": step * per_step,
             "tokens_per_second": 30_000.0,
             "seconds": step * per_step / 30_000.0,
+            "data_seconds": 0.001,
+            "mfu": 0.4,
+            "peak_memory_bytes": 2 * 10**9,
             "heldout_loss": pd.array(heldout, dtype="Float64"),
         }
     ).to_parquet(folder / "train.parquet")

@@ -65,7 +65,7 @@ def test_an_edit_that_cannot_change_the_run_leaves_its_digest(copy: Path, file: 
         ("mixers/_contract.py", "** 0.5", "** 0.25"),
         ("model.py", "self.norm(x", "(x"),
         ("training/schedule.py", "(step + 1)", "step"),
-        ("training/loop.py", "optimizer.step()", "pass"),
+        ("training/loop.py", "self.optimizer.step()", "pass"),
         ("data/order.py", "def batch", "def other(): ...\n\n\ndef batch"),
     ],
 )

@@ -8,7 +8,7 @@ from deconattn.experiment.settings import load_settings
 from tests.configs import RIGHT, problems, with_change, write
 from tests.conftest import ROOT
 
-VARIANTS = "approximate, fixedseqqk, mlp, nonapproximate, rndembqk, standard, staticembqk"
+VARIANTS = "approximate, fixedseqqk, mlp, nonapproximate, rndembqk, softplus, standard, staticembqk"
 LAYOUTS = "uniform, even, odd, top, middle, bottom, quarter, first, last, bilateral"
 TASKS = "arc_easy, boolq, copa, piqa, sciq, rte, hellaswag, wikitext, lambada_openai, heldout"
 TRAINING = (

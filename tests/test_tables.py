@@ -33,6 +33,8 @@ from deconattn.report.published import load_published
 from deconattn.report.results import Results
 from deconattn.report.table_latex import escape
 from deconattn.report.table_text import number
+from deconattn.report.throughput import throughput_note
+from deconattn.training.schema import TRAIN
 from tests.conftest import ROOT, skip_or_fail
 from tests.make_results import ALL_TASKS, GUESS, NANO, PAPER_SIZES, make_baselines, make_runs
 
@@ -211,7 +213,9 @@ def test_parameters_are_counted_in_the_weights_without_the_side_streams(tmp_path
 def test_a_thinned_curve_keeps_means_and_ends(steps: int) -> None:
     random = np.random.default_rng(steps)
     step = np.arange(1, steps + 1)
-    columns = {name: random.random(steps) for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second")}
+    means = ("loss", "learning_rate", "grad_norm", "tokens_per_second", "data_seconds", "mfu")
+    columns = {name: random.random(steps) for name in means}
+    columns["peak_memory_bytes"] = np.arange(steps)
     heldout = np.where(step % 100 == 0, 1.5, np.nan)
     curve = pd.DataFrame({"step": step, "tokens": step * 8, "seconds": step / 4, "heldout_loss": heldout, **columns})
     short = thin(curve)
@@ -224,9 +228,9 @@ def test_a_thinned_curve_keeps_means_and_ends(steps: int) -> None:
 
 def test_a_thinned_curve_does_not_hide_a_divergence() -> None:
     steps = 3 * MAX_POINTS
-    curve = pd.DataFrame(
-        {name: np.ones(steps) for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "seconds")}
-    ).assign(step=np.arange(steps), tokens=np.arange(steps), heldout_loss=np.nan)
+    curve = pd.DataFrame({name: np.ones(steps) for name in TRAIN.names}).assign(
+        step=np.arange(steps), tokens=np.arange(steps), heldout_loss=np.nan
+    )
     curve.loc[7000, "loss"] = np.nan
     assert thin(curve)["loss"].isna().sum() == 1
 
@@ -569,3 +573,18 @@ def test_every_task_of_the_tables_is_one_that_is_evaluated() -> None:
         if column.task != "nlu_avg":
             assert column.metric in METRICS[column.task]
     assert set(ALL_TASKS) == set(METRICS)
+
+
+def test_the_notes_say_how_fast_the_runs_were_trained(tmp_path: Path) -> None:
+    folders = make_runs(tmp_path / "runs", NANO, variants=("standard", "mlp"), layouts=("uniform",))
+    slow = next(folder for folder in folders if "mlp" in folder.name) / "train.parquet"
+    curve = pd.read_parquet(slow)
+    curve["tokens_per_second"], curve["mfu"], curve["data_seconds"] = 10_000.0, 0.25, 0.0
+    curve.to_parquet(slow)
+    collect(folders, tmp_path / "report")
+    note = throughput_note(Results(tmp_path / "report" / "tables"), NANO.name)
+    per_step = NANO.tokens // NANO.steps
+    assert note == (
+        "Trained at 10,000 tokens/s (mlp uniform) to 30,000 (standard); MFU 25.0 to 40.0 % by each variant's own FLOPs; "
+        f"0.0 to {100 * 0.001 * 30_000 / per_step:.1f} % of the time waiting for data; at most 2.0 GB of memory in a process."
+    )

@@ -29,6 +29,8 @@ class RowWriter:
             compression="zstd",
             use_dictionary=False,
             column_encoding={"tokens.list.element": "BYTE_STREAM_SPLIT"},
+            # So that who reads a few row groups of a large part knows that these are whole, without reading all of it.
+            write_page_checksum=True,
         )
         self._context_length, self._dtype, self._max_rows = context_length, dtype, max_rows
         self._waiting: list[np.ndarray] = []

@@ -22,12 +22,13 @@ class TokenTable:
     """A folder with manifest.json and part-NNNN.parquet, read a set of row groups at a time.
 
     `rows`, `context_length`, `vocab_size` (the tokenizer's), `end_of_text_id` and `manifest` describe it; `group_rows`
-    has the rows of each row group, numbered through all parts. With `verify` the sha256 of a part is compared with
-    the manifest when the part is first read. At most two sets are held in memory, `close` waits for the reader.
+    has the rows of each row group, numbered through all parts. Each page's checksum is verified as it is read; the sha256
+    of a part, which would have a training read gigabytes before its first step, is not. At most two sets are held in
+    memory, `close` waits for the reader.
     Raises `UserError` in one line that names the file, and the row group, which is missing or damaged.
     """
 
-    def __init__(self, folder: str | Path, verify: bool = True) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest: dict[str, Any] = read_json(self.folder / "manifest.json")
         self.context_length = int(self.manifest["context_length"])
@@ -42,7 +43,6 @@ class TokenTable:
         for entry in self._parts:
             if not (self.folder / entry["file"]).is_file():
                 raise UserError(f"{self.folder / entry['file']}: no such file, though manifest.json lists it")
-        self._unverified = set(range(len(self._parts))) if verify else set()
         self._cache: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
         self._at_cache, self._reading = threading.Lock(), threading.Lock()
         self._ahead: threading.Thread | None = None
@@ -103,11 +103,12 @@ class TokenTable:
         part, group = self._places[index]
         entry = self._parts[part]
         path = self.folder / entry["file"]
-        if part in self._unverified:
-            _verify(path, entry["sha256"])
-            self._unverified.discard(part)
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                if file.num_row_groups != len(entry["row_group_rows"]):
+                    raise ValueError(
+                        f"{file.num_row_groups} row groups, the manifest lists {len(entry['row_group_rows'])}"
+                    )
                 column = file.read_row_group(group, columns=["tokens"], use_threads=False).column(0)
             # Through DLPack: `to_numpy` imports pandas, which costs a training a second of start-up.
             flat = np.from_dlpack(column.combine_chunks().flatten())

@@ -179,6 +179,9 @@ def resources_fit(view: View) -> Iterator[Finding]:
         keys, gpus = _resource(view, name, "gpus", 0)
         if gpus and processes and gpus != processes:
             yield keys, f"{gpus} is not allowed for model {name!r}; must be 0, or one for each process, {processes}"
+        keys, nodes = _resource(view, name, "nodes", 1)
+        if nodes and processes and processes % nodes:
+            yield keys, f"{nodes} is not allowed for model {name!r}; must divide its number of processes, {processes}"
 
 
 def _resource(view: View, model: str, name: str, default: int) -> tuple[Keys, Any]:

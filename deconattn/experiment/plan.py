@@ -20,6 +20,9 @@ from deconattn.experiment.states import States
 STATUSES = ("finished", "stale", "begun", "missing")
 
 
+TRAINING_RULES = ("pretrain", "pretrain_on_nodes")  # the second where a model is trained on several nodes
+
+
 @dataclass(frozen=True)
 class Plan:
     """The plan of one configuration; `as_json` is what `--json` prints."""
@@ -107,7 +110,7 @@ def _plan(asked: Any, ident: Identity, configs: list[str], gpus: int | None, dev
     kinds = {run: ident.specs[run]["model"]["name"] for run in ident.specs}
     prices.formulas.save()
     jobs = dryrun.jobs_of(asked)
-    training = {job.run for job in jobs if job.rule == "pretrain"}
+    training = {job.run for job in jobs if job.rule in TRAINING_RULES}
     trained = [priced.get(run) or prices.of(run, 0) for run in ident.specs if run in training]
     return Plan(
         configs=configs,

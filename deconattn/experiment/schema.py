@@ -183,15 +183,28 @@ class ResourceSettings(Section):
     """How a run is carried out; never part of its identity."""
 
     processes: Positive = Field(default=1, description="Processes that train together, one a GPU.")
+    nodes: Positive = Field(default=1, description="Nodes over which the processes are spread evenly (Slurm).")
+    sharding: Literal["none", "full"] = Field(
+        default="none",
+        description="Whether each process holds the whole model (DDP), or weights and optimiser are sharded (FSDP2).",
+    )
     threads: Positive = Field(default=1, description="CPU threads of a process.")
     micro_batch_size: Positive | None = Field(
-        default=None, description="Sequences a process holds at once; null: all of its share."
+        default=None, description="Sequences a process holds at once; null: as many of its share as fit into memory."
+    )
+    device_memory_gb: PositiveReal | None = Field(
+        default=None,
+        description="Memory of a device, from which a micro-batch is worked out; null: what the GPU says, no limit on a CPU.",
+    )
+    device_tflops: PositiveReal | None = Field(
+        default=None,
+        description="10¹² FLOPs a second that a device could do at most, for MFU; null: a table of GPUs, else no MFU.",
     )
     compile: bool = Field(default=False, description="Whether to use torch.compile.")
     evaluation_batch_size: Positive = Field(default=16, description="Sequences scored at once.")
     checkpoint_minutes: PositiveReal = Field(default=15.0, description="Minutes between two checkpoints.")
     gpus: Count = Field(default=0, description="GPUs of a training, asked of the cluster: 0, or one a process.")
-    memory_mb: Positive = Field(default=4000, description="Main memory of a training, in MB, asked of the cluster.")
+    memory_mb: Positive = Field(default=4000, description="Main memory of a training on each node, in MB.")
     runtime_minutes: Positive = Field(
         default=720, description="Minutes of a training job; it saves and stops before, and a retry goes on from there."
     )

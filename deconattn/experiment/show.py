@@ -6,7 +6,7 @@ import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
-from deconattn.experiment.plan import STATUSES, Plan
+from deconattn.experiment.plan import STATUSES, TRAINING_RULES, Plan
 
 WIDTH = 80
 
@@ -49,7 +49,7 @@ def _costs(plan: Plan) -> list[str]:
 
 
 def _others(plan: Plan) -> list[str]:
-    rules = Counter(job.rule for job in plan.jobs if job.rule not in ("pretrain", "evaluate", "analyse"))
+    rules = Counter(job.rule for job in plan.jobs if job.rule not in (*TRAINING_RULES, "evaluate", "analyse"))
     if not rules:
         return []
     return ["", *_wrapped("others  ", " · ".join(f"{rule} {count}" for rule, count in rules.items()))]

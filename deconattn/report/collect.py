@@ -86,9 +86,11 @@ def thin(curve: pd.DataFrame, most: int = MAX_POINTS) -> pd.DataFrame:
         return curve.assign(steps_averaged=1)
     bins = np.arange(len(curve)) // width
     grouped = curve.groupby(bins)
-    last = grouped[["step", "tokens", "seconds"]].last()
+    last = grouped[["step", "tokens", "seconds", "peak_memory_bytes"]].last()
     # Series.mean of pandas leaves NaN out, which would hide a divergence.
-    mean = grouped[["loss", "learning_rate", "grad_norm", "tokens_per_second"]].mean(skipna=False)
+    mean = grouped[["loss", "learning_rate", "grad_norm", "tokens_per_second", "data_seconds", "mfu"]].mean(
+        skipna=False
+    )
     heldout = grouped["heldout_loss"].mean()
     return last.join(mean).join(heldout).assign(steps_averaged=grouped.size())
 
@@ -171,7 +173,14 @@ def _numbers(folder: Path, done: dict[str, Any], curve: pd.DataFrame | None) -> 
     heldout = curve["heldout_loss"].dropna()
     # One batch's loss is noise: the last hundredth of the steps, ten at least, is what is reported.
     tail = curve["loss"].iloc[-max(10, len(curve) // 100) :]
+    # Over the whole training, without checkpoints and held-out losses: time of an update is its tokens over their rate.
+    seconds = (curve["tokens"].diff().fillna(curve["tokens"]) / curve["tokens_per_second"]).sum()
+    peak = curve["peak_memory_bytes"].max()
     return numbers | {
+        "tokens_per_second": float(curve["tokens"].iloc[-1] / seconds) if seconds else None,
+        "mfu": float(curve["mfu"].mean()) if curve["mfu"].notna().any() else None,
+        "data_share": float(curve["data_seconds"].sum() / seconds) if seconds else None,
+        "peak_memory_bytes": None if pd.isna(peak) else int(peak),
         "tokens": int(curve["tokens"].iloc[-1]),
         "steps": int(curve["step"].iloc[-1]),
         "final_train_loss": float(tail.mean(skipna=False)),

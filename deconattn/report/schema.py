@@ -26,6 +26,10 @@ RUNS = pa.schema(
         ("context_length", pa.int64()),
         ("final_train_loss", pa.float64()),
         ("final_heldout_loss", pa.float64()),
+        ("tokens_per_second", pa.float64()),  # over the training, checkpoints and held-out losses aside
+        ("mfu", pa.float64()),  # mean over the updates; null where the device's peak is not known
+        ("data_share", pa.float64()),  # of the time of the updates, spent waiting for rows
+        ("peak_memory_bytes", pa.int64()),
         ("status", pa.string()),
         ("data", pa.string()),
         ("data_sha256", pa.string()),

@@ -28,6 +28,7 @@ from deconattn.report.names import (
 )
 from deconattn.report.published import PAPER, TABLE_DESCRIPTIONS, load_published, published_cells, published_has
 from deconattn.report.results import MISSING, Cell, Results
+from deconattn.report.throughput import throughput_note
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,7 @@ def _notes(results: Results, model: str, table: Table, left_out: list[Column]) -
     if left_out:
         names = ", ".join(f"{column.label} {column.quantity.removesuffix(', %')}" for column in left_out)
         notes.append(f"Columns left out, as no run of {model} was evaluated on them: {names}.")
-    limits = limits_note(results, model)
-    if limits:
-        notes.append(limits)
+    notes += [note for note in (limits_note(results, model), throughput_note(results, model)) if note]
     if any(cell.after_divergence for cell in cells):
         notes.append("† training of this model (of one of its seeds) diverged; evaluated as it was left.")
     return notes

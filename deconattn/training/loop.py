@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,28 +13,27 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from deconattn.data.order import TokenTable, batch, rows_of_rank
 from deconattn.errors import UserError
 from deconattn.model import LanguageModel
 from deconattn.training import checkpoint
-from deconattn.training.distributed import Process, summed
+from deconattn.training.distributed import Process, Sharding, exchange, gather_weights, replicate, shard, whole
+from deconattn.training.hooks import Hooks, Stopped
 from deconattn.training.schedule import learning_rate, make_optimizer
 from deconattn.training.schema import TRAIN
-from deconattn.training.stops import Stopped, StopWatch
 
 
 class Diverged(Exception):
     """A loss or gradient that is not finite; the weights are those before the update."""
 
-    def __init__(self, step: int, what: str) -> None:
-        super().__init__(f"{what} is not finite at step {step}")
+    def __init__(self, step: int, what: str, scores: str) -> None:
+        super().__init__(f"{what} is not finite at step {step}{scores}")
         self.step = step
 
 
 class TrainingLoss(nn.Module):
-    """The summed loss as a module's forward, which is what DistributedDataParallel can wrap."""
+    """The summed loss as a module's forward, which is what can be replicated or sharded."""
 
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
@@ -49,7 +48,8 @@ class TrainingLoss(nn.Module):
 class Trainer:
     """What one training needs.
 
-    `training` is the spec's section; `micro_batch_size` and `process` change nothing but how it is computed.
+    `training` is the spec's section; `process`, `sharding`, `micro_batch_size`, `checkpoint_seconds`, `compiled` and
+    `hooks` change nothing but how it is computed.
     """
 
     model: LanguageModel
@@ -60,13 +60,11 @@ class Trainer:
     heldout: np.ndarray
     folder: Path
     process: Process
-    stops: StopWatch
+    sharding: Sharding = "none"
     micro_batch_size: int | None = None
     checkpoint_seconds: float = 900.0
     compiled: bool = False
-    say: Callable[[str], None] = print
-    on_start: Callable[[int], None] = lambda done: None
-    on_step: Callable[[int, float, float], None] = lambda done, loss, speed: None
+    hooks: Hooks = field(default_factory=Hooks)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self) -> list[dict[str, Any]]:
@@ -75,92 +73,125 @@ class Trainer:
         Raises:
             Stopped: asked to stop; a checkpoint is saved.
             Diverged: not finite; the state before the update is saved.
+            UserError: what cannot be read or written; the last checkpoint is whole.
         """
-        steps, sequences = self.training["steps"], self.training["sequences_per_step"]
-        targets = sequences * (self.table.context_length - 1)
-        if self.process.world > sequences:
-            raise UserError(
-                f"{self.process.world} processes share {sequences} sequences a step: at most one process a sequence"
+        training, hooks = self.training, self.hooks
+        steps, sequences = training["steps"], training["sequences_per_step"]
+        with hooks.nothing_to_save():
+            done = self._prepare(sequences)
+        self._started = time.monotonic() - self._spent
+        hooks.started(done)
+        if done and self._heldout_is_due(done) and self.rows[-1]["heldout_loss"] is None:
+            self._add_heldout(done)
+
+        for step in range(done, steps):
+            began = time.monotonic()
+            self._stop_if_asked(step)
+            rate = learning_rate(
+                step, peak=training["peak_learning_rate"], warmup_steps=training["warmup_steps"], steps=steps
             )
-        self.model.to(self.process.device)
-        optimizer = make_optimizer(self.model, self.training)
-        done, spent, self.rows = checkpoint.load_newest(
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            rows = torch.from_numpy(batch(self.table, self.seed, step, sequences, self._mine))
+            waited = time.monotonic() - began
+            # The first update of a process compiles.
+            with hooks.nothing_to_save() if step == done else contextlib.nullcontext():
+                loss, norm = self._backward(rows.to(self.process.device))
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self._save(step)
+                self.optimizer.zero_grad(set_to_none=True)
+                what = "the loss" if not math.isfinite(loss) else "the gradient"
+                scores = hooks.largest_scores(self._unsharded(), rows.to(self.process.device))
+                raise Diverged(step + 1, what, scores)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+            now = time.monotonic()
+            tokens = sequences * self.table.context_length
+            row = {
+                "step": step + 1,
+                "loss": loss,
+                "learning_rate": rate,
+                "grad_norm": norm,
+                "tokens": (step + 1) * tokens,
+                "heldout_loss": None,
+                "tokens_per_second": tokens / (now - began),
+                "seconds": now - self._started,
+                "data_seconds": waited,
+            }
+            self.rows.append(row | hooks.measured(sequences, self.table.context_length, now - began))
+            if self._heldout_is_due(step + 1):
+                self._add_heldout(step + 1)
+            hooks.stepped(step + 1, loss, tokens / (now - began))
+            # The last state is kept too: should a scheduler discard the results of a job that ended as its time ran out,
+            # the next attempt writes them again at once.
+            # Clocks differ between processes: what one finds due, all save.
+            due = time.monotonic() - self._saved_at > self.checkpoint_seconds
+            if step + 1 == steps or self.process.any("a checkpoint is due" if due else None):
+                self._save(step + 1)
+        return self.rows
+
+    def _prepare(self, sequences: int) -> int:
+        """Place the model, make the optimiser, restore both; returns the updates done."""
+        process = self.process
+        if process.world > sequences:
+            raise UserError(
+                f"{process.world} processes share {sequences} sequences a step: at most one process a sequence"
+            )
+        if self.sharding == "full" and sequences % process.world:
+            raise UserError(f"{process.world} processes that share a model do not divide {sequences} sequences a step")
+        self._mine = rows_of_rank(sequences, process.rank, process.world)
+        self._targets = sequences * (self.table.context_length - 1)
+        self.model.to(process.device)
+        module: nn.Module = TrainingLoss(self.model)
+        if self.sharding == "full" and process.world > 1:
+            shard(module, self.model.model.layers, process)
+        self.optimizer = make_optimizer(self.model, self.training)
+        done, self._spent, self.rows = checkpoint.load_newest(
             self.folder / "checkpoints",
             spec_hash=self.spec_hash,
             model=self.model,
-            optimizer=optimizer,
-            report=self.say,
+            optimizer=self.optimizer,
+            report=self.hooks.said,
         )
+        if process.least(done) != -process.least(-done):
+            raise UserError(f"{self.folder / 'checkpoints'}: the processes do not see the same checkpoints there")
         if done:
-            self.say(f"resumed after step {done}")
-        self.on_start(done)
+            self.hooks.said(f"resumed after step {done}")
+        self.model.train()
+        self.hooks.prepared(self.model)
+        share = self._mine.stop - self._mine.start
+        piece = self.micro_batch_size or self.hooks.micro_batch(self.model, share, self.table.context_length)
+        self._piece = process.least(piece)
         if self.compiled:
             self.model.model.compile()
-        module: nn.Module = TrainingLoss(self.model)
-        if self.process.world > 1:
-            module = DistributedDataParallel(module, gradient_as_bucket_view=True)
-        self.model.train()
-        mine = rows_of_rank(sequences, self.process.rank, self.process.world)
-        started = saved = time.monotonic()
+        self._module = replicate(module) if self.sharding == "none" and process.world > 1 else module
+        self._saved, self._saved_at = done, time.monotonic()
+        self._evaluated = False
+        return done
 
-        for step in range(done, steps):
-            step_started = time.monotonic()
-            reason = self.stops.wanted()
-            if reason:
-                self._save(step, optimizer, spent + step_started - started)
-                raise Stopped(f"stopped by {reason} after step {step}")
-            rate = learning_rate(
-                step, peak=self.training["peak_learning_rate"], warmup_steps=self.training["warmup_steps"], steps=steps
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            rows = batch(self.table, self.seed, step, sequences, mine)
-            loss = self._backward(module, torch.from_numpy(rows).to(self.process.device), targets)
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training["gradient_clip"]).item()
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                self._save(step, optimizer, spent + step_started - started)
-                raise Diverged(step + 1, "the loss" if not math.isfinite(loss) else "the gradient")
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-            last, every = step + 1 == steps, self.training["heldout_every"]
-            heldout = self.heldout_loss() if last or (every and (step + 1) % every == 0) else None
-            now = time.monotonic()
-            tokens = sequences * self.table.context_length
-            self.rows.append(
-                {
-                    "step": step + 1,
-                    "loss": loss,
-                    "learning_rate": rate,
-                    "grad_norm": norm,
-                    "tokens": (step + 1) * tokens,
-                    "tokens_per_second": tokens / (now - step_started),
-                    "seconds": spent + now - started,
-                    "heldout_loss": heldout,
-                }
-            )
-            self.on_step(step + 1, loss, tokens / (now - step_started))
-            # The last state is kept too: should a scheduler discard the results of a job that ended as its time ran out,
-            # the next attempt writes them again at once.
-            if last or now - saved > self.checkpoint_seconds:
-                self._save(step + 1, optimizer, spent + now - started)
-                saved = time.monotonic()
-        return self.rows
-
-    def _backward(self, module: nn.Module, rows: Tensor, targets: int) -> float:
-        """Accumulate the gradient of the global batch's mean loss over micro-batches; returns that loss."""
+    def _backward(self, rows: Tensor) -> tuple[float, float]:
+        """Accumulate the gradient of the global batch's mean loss over micro-batches; returns that loss and its norm."""
         total = torch.zeros((), dtype=torch.float64, device=rows.device)
-        pieces = rows.split(self.micro_batch_size or len(rows))
+        pieces = rows.split(self._piece)
         for index, piece in enumerate(pieces):
-            # Gradients are exchanged once a step, with the last micro-batch.
-            quiet = isinstance(module, DistributedDataParallel) and index + 1 < len(pieces)
-            with module.no_sync() if quiet else contextlib.nullcontext():  # type: ignore[operator]
+            with exchange(self._module, last=index + 1 == len(pieces)):
                 with self.autocast():
-                    loss = module(piece)
-                # DDP averages over processes; the loss is a sum over all of them.
-                (loss * (self.process.world / targets)).backward()
+                    loss = self._module(piece)
+                # Gradients are averaged over processes; the loss is a sum over all of them.
+                (loss * (self.process.world / self._targets)).backward()
             total += loss.detach()
-        return (summed(total) / targets).item()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training["gradient_clip"])
+        return (self.process.summed(total) / self._targets).item(), whole(norm).item()
+
+    def _unsharded(self) -> LanguageModel:
+        """The model whole in this process."""
+        if hasattr(self._module, "set_requires_gradient_sync"):
+            weights, _ = checkpoint.gather(self.model, self.optimizer, keep=True)
+            model = LanguageModel(self.model.config).to(self.process.device)
+            checkpoint.restore_model(model, weights)
+            return model
+        return self.model
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -168,35 +199,73 @@ class Trainer:
         with torch.autocast(self.process.device.type, torch.bfloat16, enabled=self.training["precision"] == "bf16"):
             yield
 
+    # ---- held-out loss ------------------------------------------------------------------------------------------------
+    def _heldout_is_due(self, done: int) -> bool:
+        every = self.training["heldout_every"]
+        return done == self.training["steps"] or bool(every and done % every == 0)
+
+    def _add_heldout(self, done: int) -> None:
+        # A process' first evaluation compiles, which cannot be asked to stop: what is done is saved first.
+        unsaved = self.compiled and not self._evaluated
+        if unsaved:
+            self._save(done)
+        with self.hooks.nothing_to_save() if unsaved else contextlib.nullcontext():
+            self.rows[-1]["heldout_loss"] = self.heldout_loss(done)
+        self._evaluated = True
+
     @torch.no_grad()
-    def heldout_loss(self) -> float:
-        """Mean loss in nats a token over the held-out rows, each process taking its share."""
+    def heldout_loss(self, done: int) -> float:
+        """Mean loss in nats a token over the held-out rows after `done` updates, each process taking its share.
+
+        Raises:
+            Stopped: asked to stop; the update is saved, and the loss is computed when the run goes on.
+        """
         self.model.eval()
-        mine = self.heldout[rows_of_rank(len(self.heldout), self.process.rank, self.process.world)]
-        sums = torch.zeros(2, dtype=torch.float64, device=self.process.device)
-        size = self.micro_batch_size or self.training["sequences_per_step"]
-        for start in range(0, len(mine), size):
-            rows = torch.from_numpy(mine[start : start + size]).to(self.process.device)
+        world, device = self.process.world, self.process.device
+        mine = self.heldout[rows_of_rank(len(self.heldout), self.process.rank, world)]
+        sums = torch.zeros(2, dtype=torch.float64, device=device)
+        longest = -(-len(self.heldout) // world)
+        for start in range(0, longest, self._piece):
+            self._stop_if_asked(done)
+            rows = torch.from_numpy(mine[start : start + self._piece]).to(device)
+            # A process without a row here computes with the others all the same: sharded weights are gathered by all.
+            # The decoder reads weights of its layers outside of their forward when it computes a side stream once.
+            gather_weights(self._module)
             with self.autocast():
-                sums[0] += self.model.loss(rows, reduction="sum")
-            sums[1] += rows.shape[0] * (rows.shape[1] - 1)
+                loss = self._module(rows if len(rows) else torch.from_numpy(self.heldout[:1]).to(device))
+            if len(rows):
+                sums += torch.stack([loss.double(), torch.tensor(rows[:, 1:].numel(), device=device)])
         self.model.train()
-        total, count = summed(sums).tolist()
+        total, count = self.process.summed(sums).tolist()
         return total / count
 
-    def _save(self, step: int, optimizer: torch.optim.Optimizer, seconds: float) -> None:
-        if self.process.leads and step:
-            path = checkpoint.save(
+    # ---- stopping and saving ------------------------------------------------------------------------------------------
+    def _stop_if_asked(self, done: int) -> None:
+        reason = self.hooks.stop_reason()
+        if reason:
+            self._save(done)
+            raise Stopped(f"stopped by {reason} after step {done}")
+
+    def _save(self, step: int) -> None:
+        if step == self._saved:
+            return
+        began = time.monotonic()
+        tensors = checkpoint.gather(self.model, self.optimizer, keep=self.process.leads)
+
+        def write() -> None:
+            self.hooks.before_write()
+            path = checkpoint.write(
                 self.folder / "checkpoints",
+                tensors,
                 step=step,
                 spec_hash=self.spec_hash,
-                model=self.model,
-                optimizer=optimizer,
                 rows=self.rows,
                 schema=TRAIN,
-                seconds=seconds,
+                seconds=began - self._started,
             )
-            self.say(f"saved {path.name}")
-        if self.process.world > 1:
-            # Nobody leaves before it is written: torchrun ends all processes soon after the first one goes.
-            torch.distributed.barrier()
+            self.hooks.said(f"saved {path.name} in {time.monotonic() - began:.1f} s")
+
+        # Nobody goes on before it is written: torchrun ends all processes soon after the first one leaves.
+        self.process.lead(write)
+        self._saved, self._saved_at = step, time.monotonic()
+        self.hooks.saved(self._saved_at - began)

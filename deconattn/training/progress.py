@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from deconattn.errors import UserError
+
 Style = Literal["auto", "bar", "lines"]
 
 
@@ -25,8 +27,11 @@ class Progress:
 
     def __init__(self, name: str, steps: int, log: Path, style: Style) -> None:
         self.name, self.steps = name, steps
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self.log: TextIO = log.open("a", buffering=1)
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self.log: TextIO = log.open("a", buffering=1)
+        except OSError as error:
+            raise UserError(f"{log}: cannot be written ({error.strerror})") from None
         self.bar: RichProgress | None = None
         if style == "bar" or (style == "auto" and sys.stderr.isatty()):
             self.bar = RichProgress(
@@ -47,7 +52,10 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that is worth reading by itself."""
-        self.log.write(f"{datetime.now().isoformat(timespec='seconds')} {text}\n")
+        try:
+            self.log.write(f"{datetime.now().isoformat(timespec='seconds')} {text}\n")
+        except OSError:
+            pass  # a full disk: the checkpoint will say so, and standard error has the line
         if self.bar:
             self.bar.console.print(f"{self.name}: {text}", highlight=False)
         else:
@@ -69,4 +77,7 @@ class Progress:
         """End the bar, close the log."""
         if self.bar:
             self.bar.stop()
-        self.log.close()
+        try:
+            self.log.close()
+        except OSError:
+            pass  # what could not be written before

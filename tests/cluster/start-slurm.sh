@@ -26,7 +26,7 @@ SlurmUser=root
 SlurmdUser=root
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 AuthType=auth/munge
-AuthInfo=socket=$S/munge/socket
+AuthInfo=socket=$S/munge/socket,cred_expire=${CREDEXPIRE:-120}
 StateSaveLocation=$S/save
 SlurmdSpoolDir=$S/spool/%n
 SlurmctldPidFile=$S/run/slurmctld.pid

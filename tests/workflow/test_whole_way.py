@@ -78,7 +78,8 @@ def test_how_a_run_is_computed_is_no_part_of_what_it_is(finished_copy: Project) 
         "config/test.yaml",
         "default: {processes: 1, threads: 1, device: cpu}",
         "default: {processes: 2, threads: 2, device: auto, micro_batch_size: 1, compile: true, evaluation_batch_size: 3, "
-        "checkpoint_minutes: 7, memory_mb: 9000, runtime_minutes: 77}",
+        "checkpoint_minutes: 7, memory_mb: 9000, runtime_minutes: 77, sharding: full, nodes: 2, device_memory_gb: 2, "
+        "device_tflops: 1}",
     )
     assert finished_copy.planned() == {}
 

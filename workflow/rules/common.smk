@@ -1,4 +1,5 @@
 # Settings, identity, what is finished, and the few names that all rules use.
+import re
 import shlex
 
 from deconattn.errors import UserError

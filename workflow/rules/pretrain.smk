@@ -1,5 +1,5 @@
 # Reads:  results/runs/<run>/spec.json, results/tokens/<id>.
-# Writes: model/, train.parquet, done.json. Undeclared, so that no failure deletes them: checkpoints/, log/.
+# Writes: model/, train.parquet, done.json. Undeclared, so that no failure deletes them: checkpoints/, lock/, log/.
 
 
 def training_resources(wildcards):
@@ -10,19 +10,31 @@ def training_resources(wildcards):
 # How a run is computed is no part of what it is. Snakemake does not compare params that are functions of `resources`,
 # so none of what follows makes a finished run stale.
 def launcher(wildcards, resources):
-    """One process, or torchrun for several."""
-    processes = training_resources(wildcards).processes
-    if processes == 1:
+    """One process; torchrun for several; on each of several nodes a torchrun of its own, started by srun."""
+    r = training_resources(wildcards)
+    if r.processes == 1:
         return deconattn
-    return f"{python} -m torch.distributed.run --standalone --nproc_per_node {processes} -m deconattn"
+    launch = f"{python} -m deconattn.training.launch {r.processes // r.nodes}"
+    if r.nodes == 1:
+        return launch
+    # Only the whole job is counted in --gpus: a step that names none gets what the job has on each node.
+    step = f"--nodes={r.nodes} --ntasks={r.nodes} --ntasks-per-node=1 --cpus-per-task={cpus(wildcards)}"
+    return f"srun {step} --kill-on-bad-exit=0 {launch}"
+
+
+def cpus(wildcards):
+    """CPUs of a training on each node."""
+    r = training_resources(wildcards)
+    return r.processes * r.threads // r.nodes
 
 
 def training_options(wildcards, resources):
     """Command-line options of the trainer."""
     r = training_resources(wildcards)
-    options = [f"--threads {r.threads} --device {r.device} --checkpoint-minutes {r.checkpoint_minutes}"]
-    if r.micro_batch_size:
-        options.append(f"--micro-batch-size {r.micro_batch_size}")
+    options = [f"--threads {r.threads} --device {r.device} --sharding {r.sharding} --checkpoint-minutes {r.checkpoint_minutes}"]
+    for option in ("micro_batch_size", "device_memory_gb", "device_tflops"):
+        if getattr(r, option):
+            options.append(f"--{option.replace('_', '-')} {getattr(r, option)}")
     if r.compile:
         options.append("--compile")
     return " ".join(options)
@@ -61,12 +73,35 @@ rule pretrain:
         launch=launcher,
         options=training_options,
         side=lambda w, input: f"--side-text {input.side}" if input.get("side") else "",
-    threads: lambda w: training_resources(w).processes * training_resources(w).threads
+    threads: cpus
     resources:
         gpu=lambda w: training_resources(w).gpus,
-        cpus_per_task=lambda w: training_resources(w).processes * training_resources(w).threads,
+        nodes=lambda w: training_resources(w).nodes,
+        cpus_per_task=cpus,
         runtime=lambda w: training_resources(w).runtime_minutes,
         mem_mb=memory,
+    # The last command of the shell is replaced by the trainer: at the time limit Slurm ends a job whose shell is gone at once.
+    # A training that runs on alone, since the snakemake that started it was killed, is asked to save and leave.
     shell:
-        "{params.launch} pretrain $(dirname {input.spec}) $(dirname {input.tokens}) {params.options} {params.side}"
-        " --tokenizer $(dirname {input.tokenizer}) --deadline-minutes {resources.runtime} --progress lines"
+        "exec {params.launch} pretrain $(dirname {input.spec}) $(dirname {input.tokens}) {params.options} {params.side}"
+        " --tokenizer $(dirname {input.tokenizer}) --deadline-minutes {resources.runtime} --take-over --progress lines"
+
+
+spread = [re.escape(name) for name, spec in ident.specs.items() if grid.resources_of(settings, spec["model"]["name"]).nodes > 1]
+if spread:
+
+    # A job of several nodes is a job that calls srun itself, which the executor is told by the key `mpi`, whatever its value.
+    use rule pretrain as pretrain_on_nodes with:
+        wildcard_constraints:
+            run="|".join(spread),
+        resources:
+            gpu=lambda w: training_resources(w).gpus,
+            nodes=lambda w: training_resources(w).nodes,
+            cpus_per_task=cpus,
+            runtime=lambda w: training_resources(w).runtime_minutes,
+            mem_mb=memory,
+            mpi="srun",
+            tasks=lambda w: training_resources(w).nodes,
+            tasks_per_gpu=0,
+
+    ruleorder: pretrain_on_nodes > pretrain
