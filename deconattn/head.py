@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deconattn.functions import widened, without_autocast
 
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 256  # of a chunk, or as many as the model is wide: adding to the weight's gradient has a price a chunk
 LOGITS_AT_ONCE = 2**25  # rows × V of the buffer, whatever the vocabulary
 IN_CACHE = 2**19  # logits whose exponentials are taken together on a CPU: 2 MB, from its cache and not from memory
 
@@ -47,7 +47,7 @@ class HeadLoss(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float64, device=h.device)
         grad_h = torch.empty_like(hidden) if needed else None
         grad_w: Tensor | None = None
-        buffer = h.new_empty(rows_at_once(len(h), len(w)), len(w)) if len(h) else h.new_empty(0, len(w))
+        buffer = h.new_empty(rows_at_once(len(h), *w.shape), len(w)) if len(h) else h.new_empty(0, len(w))
         for start in range(0, len(h), max(1, len(buffer))):
             rows = slice(start, min(start + len(buffer), len(h)))
             logits, target = buffer[: rows.stop - rows.start], targets[rows].unsqueeze(1)
@@ -88,9 +88,9 @@ class HeadLoss(torch.autograd.Function):
         )
 
 
-def rows_at_once(rows: int, vocabulary: int) -> int:
+def rows_at_once(rows: int, vocabulary: int, size: int) -> int:
     """Rows of a chunk: as even as can be, within both limits."""
-    most = max(1, min(ROWS_AT_ONCE, LOGITS_AT_ONCE // vocabulary))
+    most = max(1, min(max(ROWS_AT_ONCE, size), LOGITS_AT_ONCE // vocabulary))
     return -(-rows // -(-rows // most))
 
 

@@ -8,6 +8,7 @@ the running maximum, hence at most 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -22,7 +23,7 @@ from deconattn.mixers._states import Seen, State
 if TYPE_CHECKING:
     from deconattn.model import ModelConfig
 
-CHUNK = 16
+CHUNK = 8
 IN_CACHE = 2**18  # numbers of a segment's values on a CPU: 1 MB in float32, half of a usual L2 cache
 
 
@@ -135,7 +136,7 @@ class RunningMean(torch.autograd.Function):
                 weighted.addcmul_(kept.unsqueeze(-1), carried[1])
                 sums.addcmul_(kept, carried[2])
             carried = top[..., -1:], weighted[..., -1:, :].clone(), sums[..., -1:].clone()
-            out[:, :, start:end] = weighted.div_(sums.unsqueeze(-1))
+            store(torch.div, weighted, sums.unsqueeze(-1), out[:, :, start:end])
             maximum[here], total[here] = top, sums
         ctx.save_for_backward(q, k, v, u, maximum, total, out)
         return out
@@ -157,14 +158,22 @@ class RunningMean(torch.autograd.Function):
             carried = maximum[..., start : start + 1], after[..., :1, :].clone(), outs[..., :1].clone()
             weight = torch.exp(u[here] - maximum[here])
             of_u = weight * ((after * widened(v[rows])).sum(-1) - outs) * q.shape[-1] ** -0.5
-            grad_v[rows] = after.mul_(weight.unsqueeze(-1))
+            store(torch.mul, after, weight.unsqueeze(-1), grad_v[rows])
             queries, of_u = widened(q[rows]), of_u.unsqueeze(-1)
             gate = torch.sigmoid(queries)
             silu = queries * gate
-            grad_k[rows] = silu * of_u
-            # SiLU′ = σ + SiLU·(1 − σ)
-            grad_q[rows] = torch.addcmul(gate, silu, 1 - gate).mul_(widened(k[rows])).mul_(of_u)
+            store(torch.mul, silu, of_u, grad_k[rows])
+            slope = torch.lerp(silu, silu.new_ones(()), gate)  # SiLU′ = SiLU + σ·(1 − SiLU)
+            store(torch.mul, slope.mul_(widened(k[rows])), of_u, grad_q[rows])
         return grad_q, grad_k, grad_v
+
+
+def store(operation: Callable[..., Tensor], left: Tensor, right: Tensor, out: Tensor) -> None:
+    """out = operation(left, right), without a copy where the precision is the same."""
+    if out.dtype == left.dtype:
+        operation(left, right, out=out)
+    else:
+        out.copy_(operation(left, right))
 
 
 def segments(v: Tensor) -> list[tuple[int, int]]:
@@ -211,9 +220,10 @@ def scan(
 def _chunk_sums(
     u: Tensor, limit: Tensor, values: Tensor, scalars: Tensor | None, reverse: bool
 ) -> tuple[Tensor, Tensor]:
-    hidden = future(u.shape[-1], u.device)
     exponent = u.unsqueeze(-2) - limit.unsqueeze(-1)
-    weights = exponent.masked_fill_(hidden.T if reverse else hidden, -torch.inf).exp_()
+    hidden = torch.full(exponent.shape[-2:], -torch.inf, dtype=u.dtype, device=u.device)
+    # Added, as filling by a mask takes several times as long.
+    weights = exponent.add_(hidden.tril_(-1) if reverse else hidden.triu_(1)).exp_()
     numbers = weights.sum(-1) if scalars is None else (weights @ scalars.unsqueeze(-1)).squeeze(-1)
     return weights @ values, numbers
 
