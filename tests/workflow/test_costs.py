@@ -50,7 +50,7 @@ def test_what_changes_what_is_measured_measures_again_and_nothing_else(measured:
         ("config/test.yaml", "lengths: [16, 33]", "lengths: [16, 34]", 1),
         ("config/test.yaml", "num_attention_heads: 2", "num_attention_heads: 4", 1),
         ("deconattn/mixers/mlp.py", "return max(1, round(", "return max(2, round(", 1),
-        ("deconattn/mixers/softplus.py", "EXPONENTIAL_BELOW = -40.0", "EXPONENTIAL_BELOW = -41.0", 0),
+        ("deconattn/mixers/softplus.py", "BEND = 40.0", "BEND = 41.0", 0),
         ("config/test.yaml", "peak_learning_rate: 4e-3", "peak_learning_rate: 5e-3", 0),
         ("config/test.yaml", "processes: 1, threads: 1,", "processes: 1, threads: 2, memory_mb: 3000,", 0),
     ]
