@@ -138,11 +138,11 @@ def test_a_models_own_length_replaces_the_general_one_in_either_unit(load):
 
 def test_resources_of_a_model_are_its_own_over_the_general_ones(load):
     settings = load("paper")
-    assert grid.resources_of(settings, "70m").micro_batch_size == 16
+    assert grid.resources_of(settings, "70m").processes == 4
     large = grid.resources_of(settings, "1.7b")
-    assert (large.micro_batch_size, large.processes, large.compile) == (8, 8, True)
-    settings = load("paper", resources={"1.7b": {"micro_batch_size": None}})
-    assert grid.resources_of(settings, "1.7b").micro_batch_size is None
+    assert (large.processes, large.compile) == (8, True)
+    settings = load("paper", resources={"1.7b": {"processes": None}})
+    assert grid.resources_of(settings, "1.7b").processes == 8
 
 
 @pytest.mark.parametrize(

@@ -203,7 +203,7 @@ CHANGES = [
         "a module that all mixers share", code("mixers/_contract.py", "** 0.5", "** 0.25"), ALL, "all runs; the report"
     ),
     row("the model", code("model.py", "return self.norm(x)", "return x"), ALL, "all runs; the report"),
-    row("the training loop", code("training/loop.py", "optimizer.step()", "pass"), ALL, "all runs; the report"),
+    row("the training loop", code("training/loop.py", "self.optimizer.step()", "pass"), ALL, "all runs; the report"),
     row(
         "the order of the data",
         code("data/order.py", "def batch", "def other() -> None: ...\n\n\ndef batch"),

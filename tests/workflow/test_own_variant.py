@@ -36,7 +36,7 @@ def printed() -> str:
 
 def suite(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
     """`pytest <tests> -k window` on the package in `folder`."""
-    for name in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/project.py"):
+    for name in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/project.py", "tests/training.py"):
         shutil.copy2(ROOT / name, folder / name)
     for name in ("tests/mixers", "tests/reference"):
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))

@@ -61,6 +61,13 @@ def training_inputs(wildcards):
     )
 
 
+# Paths are not taken from `input`: a training that ran on alone, its snakemake killed, may have finished before it is planned again.
+def side_option(wildcards, resources):
+    """The side text of a run that reads one."""
+    path = ident.side_path(ident.specs[wildcards.run])
+    return f"--side-text {path}" if path else ""
+
+
 rule pretrain:
     input:
         unpack(training_inputs),
@@ -72,7 +79,9 @@ rule pretrain:
     params:
         launch=launcher,
         options=training_options,
-        side=lambda w, input: f"--side-text {input.side}" if input.get("side") else "",
+        side=side_option,
+        tokens=lambda w, resources: ident.tokens,
+        tokenizer=lambda w, resources: ident.tokenizer,
     threads: cpus
     resources:
         gpu=lambda w: training_resources(w).gpus,
@@ -83,8 +92,8 @@ rule pretrain:
     # The last command of the shell is replaced by the trainer: at the time limit Slurm ends a job whose shell is gone at once.
     # A training that runs on alone, since the snakemake that started it was killed, is asked to save and leave.
     shell:
-        "exec {params.launch} pretrain $(dirname {input.spec}) $(dirname {input.tokens}) {params.options} {params.side}"
-        " --tokenizer $(dirname {input.tokenizer}) --deadline-minutes {resources.runtime} --take-over --progress lines"
+        "exec {params.launch} pretrain results/runs/{wildcards.run} {params.tokens} {params.options} {params.side}"
+        " --tokenizer {params.tokenizer} --deadline-minutes {resources.runtime} --take-over --progress lines"
 
 
 spread = [re.escape(name) for name, spec in ident.specs.items() if grid.resources_of(settings, spec["model"]["name"]).nodes > 1]
