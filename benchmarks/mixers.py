@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.timing import machine, ratio, table, take_turns
+from benchmarks.timing import keep_memory, machine, ratio, table, take_turns
 from deconattn import mixers
 from deconattn.mixers._contract import QKVMixer, future, scores
 from deconattn.mixers._states import Seen
@@ -76,6 +76,7 @@ def one_token(variant: str, batch: int, length: int) -> Callable[[], object]:
 
 
 def main() -> None:
+    keep_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"Measured on: {machine()}.\n")

@@ -5,6 +5,7 @@ It is the processor's time that counts, on one thread: waiting for a processor t
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import statistics
@@ -34,6 +35,14 @@ def ratio(seconds: Mapping[str, list[float]], over: str, under: str) -> tuple[fl
     """The ratio of the shortest times, and the median of the rounds' own ratios."""
     rounds = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
     return min(seconds[over]) / min(seconds[under]), statistics.median(rounds)
+
+
+def keep_memory() -> None:
+    """Let the C library keep what is freed, as a GPU's allocator does: a fresh page may cost more than what is done with it."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD: at most this much may come from the heap at a time
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def machine() -> str:

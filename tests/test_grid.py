@@ -141,8 +141,10 @@ def test_resources_of_a_model_are_its_own_over_the_general_ones(load):
     assert grid.resources_of(settings, "70m").processes == 4
     large = grid.resources_of(settings, "1.7b")
     assert (large.processes, large.compile) == (8, True)
-    settings = load("paper", resources={"1.7b": {"processes": None}})
-    assert grid.resources_of(settings, "1.7b").processes == 8
+    settings = load("paper", resources={"1.7b": {"micro_batch_size": 4}})
+    changed = grid.resources_of(settings, "1.7b")
+    assert (changed.micro_batch_size, changed.processes) == (4, 8)
+    assert grid.resources_of(settings, "70m").micro_batch_size is None
 
 
 @pytest.mark.parametrize(
