@@ -34,7 +34,8 @@ def mixer(variant: str) -> QKVMixer:
 def draw(batch: int, length: int, maps: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """q, k of `maps` rows (all, where None) and v of `batch` rows."""
     rows = batch if maps is None else maps
-    return tuple(torch.randn(n, HEADS, length, SIZE) for n in (rows, rows, batch))  # type: ignore[return-value]
+    q, k, v = (torch.randn(n, HEADS, length, SIZE) for n in (rows, rows, batch))
+    return q, k, v
 
 
 def both_ways(mix: Mix, *inputs: Tensor) -> Callable[[], object]:

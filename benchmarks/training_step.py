@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,11 @@ def qwen(shape: dict[str, int], attention: str, weights: dict[str, Tensor]) -> n
     return model
 
 
+def qwen_loss(model: nn.Module, ids: Tensor) -> Tensor:
+    """The loss as transformers gives it."""
+    return model(input_ids=ids, labels=ids).loss
+
+
 def training_step(model: nn.Module, loss: Callable[[], Tensor], precision: str) -> Callable[[], float]:
     """One update; returns its loss."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
@@ -101,7 +107,7 @@ def compare(name: str, precision: str) -> list[str]:
     steps = {"ours": training_step(mine, lambda: mine.loss(ids), precision)}
     for attention in ATTENTION:
         theirs = qwen(shape, attention, weights)
-        steps[attention] = training_step(theirs, lambda m=theirs: m(input_ids=ids, labels=ids).loss, precision)  # type: ignore[misc]
+        steps[attention] = training_step(theirs, partial(qwen_loss, theirs, ids), precision)
     losses = {key: step() for key, step in steps.items()}
     memory = {key: peak_bytes(step) for key, step in steps.items()}
     seconds = take_turns(steps, *ROUNDS[name])

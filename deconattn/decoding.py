@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from deconattn.functions import product_dtype
 from deconattn.mixers._contract import QueriesKeys
 from deconattn.mixers._scores import side_positions
 from deconattn.mixers._states import Seen, State
@@ -105,6 +106,4 @@ def _fingerprint(module: nn.Module) -> tuple[object, ...]:
     tensors = [*module.parameters(), *module.buffers()]
     if any(x.is_inference() for x in tensors):
         return ()
-    kind = tensors[0].device.type
-    precision = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-    return (precision, *((x.data_ptr(), x._version, x.dtype) for x in tensors))
+    return (product_dtype(tensors[0]), *((x.data_ptr(), x._version, x.dtype) for x in tensors))

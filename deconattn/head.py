@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from deconattn.functions import widened, without_autocast
+from deconattn.functions import product_dtype, widened, without_autocast
 
 ROWS_AT_ONCE = 256  # of a chunk, or as many as the model is wide: adding to the weight's gradient has a price a chunk
 LOGITS_AT_ONCE = 2**25  # rows × V of the buffer, whatever the vocabulary
@@ -24,12 +24,7 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, reduction: Litera
     Shapes: hidden (N, d), weight (V, d), targets (N,). Under autocast the products are in its precision and the gradient of
     the weight is summed in the weight's own.
     """
-    kind = hidden.device.type
-    low = (
-        torch.get_autocast_dtype(kind)
-        if torch.is_autocast_enabled(kind)
-        else torch.promote_types(hidden.dtype, weight.dtype)
-    )
+    low = torch.promote_types(product_dtype(hidden), product_dtype(weight))
     needed = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     scale = 1.0 / len(targets) if reduction == "mean" and len(targets) else 1.0
     with without_autocast(hidden.device):

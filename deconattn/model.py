@@ -20,7 +20,7 @@ from deconattn.errors import UserError
 from deconattn.functions import gated_mlp
 from deconattn.head import head_loss
 from deconattn.layouts import is_standard
-from deconattn.mixers._contract import Mixer, QueriesKeys, RMSNorm
+from deconattn.mixers._contract import Mixer, QKVMixer, QueriesKeys, RMSNorm
 from deconattn.mixers._states import Seen, State
 
 Skip = Literal["skip", "skip_mixer"]
@@ -222,8 +222,11 @@ class Decoder(nn.Module):
         made: list[QueriesKeys | None] = []
         embeddings = x = self._side_row(length, self.embed_tokens.weight.dtype)
         for block in self._blocks():
-            reads = block.self_attn.qk_source == "side"
-            made.append(block.self_attn.queries_keys(block.mixer_inputs(x, embeddings)[1]) if reads else None)  # type: ignore[operator]
+            mixer = block.self_attn
+            if isinstance(mixer, QKVMixer) and mixer.qk_source == "side":
+                made.append(mixer.queries_keys(block.mixer_inputs(x, embeddings)[1]))
+            else:
+                made.append(None)
             x = block(x, embeddings, None, made[-1])
         return made
 

@@ -7,6 +7,7 @@ import pytest
 from deconattn.errors import UserError
 from deconattn.experiment import grid
 from deconattn.experiment.grid import Run
+from deconattn.experiment.identity import Identity
 from deconattn.experiment.settings import load_settings
 from tests.conftest import ROOT
 
@@ -195,3 +196,12 @@ def test_figure_3_shows_nine_layouts_of_its_variants_and_standard(load):
 def test_an_exhibit_that_is_not_asked_for_is_an_error(load):
     with pytest.raises(UserError, match=r"^'table2' is not an exhibit of these settings; did you mean 'table8'\?"):
         grid.runs_of_exhibit(load("demo"), "table2")
+
+
+def test_values_that_change_places_are_other_runs(load):
+    """A learning rate of 2 behind 4 steps of warm-up is not one of 4 behind 2, whatever keeps values without names."""
+    found = [
+        set(Identity(load("test", training={"peak_learning_rate": rate, "warmup_steps": steps})).specs)
+        for rate, steps in ((2, 4), (4, 2), (2, 4))
+    ]
+    assert found[0] == found[2] and not found[0] & found[1]

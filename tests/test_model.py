@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -78,20 +80,36 @@ def test_tensors_of_one_name_start_equal_in_all_variants_and_seeds_differ() -> N
     assert weights.std().item() == pytest.approx(0.02, rel=0.02) and abs(weights.mean().item()) < 3e-4
 
 
-def test_a_large_head_in_chunks_gives_the_same_loss_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("chunk", [16, 1000])
+def test_the_head_is_the_cross_entropy_of_all_logits(
+    reduction: Literal["mean", "sum"], chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loss and both gradients, in chunks and at once, against the float64 logits that it never holds; scaled from outside too."""
+    monkeypatch.setattr("deconattn.head.ROWS_AT_ONCE", chunk)
     draw = torch.Generator().manual_seed(0)
-    hidden = torch.randn(60, 16, generator=draw, requires_grad=True)
-    weight = torch.randn(300, 16, generator=draw, requires_grad=True)
-    targets = torch.randint(0, 300, (60,), generator=draw)
+    leaves = [(0.7 * torch.randn(n, 16, generator=draw)).requires_grad_() for n in (61, 300)]
+    targets = torch.randint(0, 300, (61,), generator=draw)
 
-    def gradients() -> list[torch.Tensor]:
-        loss = head_loss(hidden, weight, targets, "sum")
-        return [loss.detach(), *torch.autograd.grad(loss, (hidden, weight))]
+    wide = [x.detach().double().requires_grad_() for x in leaves]
+    expected = torch.nn.functional.cross_entropy(wide[0] @ wide[1].T, targets, reduction=reduction)
+    truth = [expected, *torch.autograd.grad(7.0 * expected, wide)]
+    for precision, budget in ((torch.float32, 2e-6), (torch.bfloat16, 8e-3)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            loss = head_loss(leaves[0], leaves[1], targets, reduction)
+        for found, true in zip([loss, *torch.autograd.grad(7.0 * loss, leaves)], truth, strict=True):
+            assert found.dtype == torch.float32
+            assert (found.double() - true).norm() <= budget * true.norm()
+    with torch.no_grad():
+        assert torch.equal(head_loss(*leaves, targets, reduction), head_loss(*leaves, targets, reduction))
 
-    whole = gradients()
-    monkeypatch.setattr("deconattn.head.ROWS_AT_ONCE", 3)
-    for ours, theirs in zip(gradients(), whole, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+def test_the_heads_gradients_are_handed_on_once() -> None:
+    hidden, weight = torch.randn(4, 8, requires_grad=True), torch.randn(9, 8, requires_grad=True)
+    loss = head_loss(hidden, weight, torch.zeros(4, dtype=torch.long), "sum")
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="no second backward"):
+        loss.backward()
 
 
 @pytest.mark.parametrize(

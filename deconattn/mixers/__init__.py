@@ -26,12 +26,13 @@ def find(name: str) -> type[Mixer]:
     """Import the variant `name` and return its class, the one subclass of `Mixer` that its file defines.
 
     Raises:
-        UserError: no such file, or a file that does not define exactly one mixer.
+        UserError: no such file, one that does not define exactly one mixer, or one that reads a side stream without
+            queries and keys to make of it.
     """
     if name not in names():
         raise UserError(f"variant {name!r} is not one of {', '.join(names())}")
     module = importlib.import_module(f"deconattn.mixers.{name}")
-    from deconattn.mixers._contract import Mixer
+    from deconattn.mixers._contract import Mixer, QKVMixer
 
     classes = [
         value
@@ -40,4 +41,6 @@ def find(name: str) -> type[Mixer]:
     ]
     if len(classes) != 1:
         raise UserError(f"{module.__file__}: defines {len(classes)} mixers, a variant's file defines exactly one")
+    if classes[0].qk_source == "side" and not issubclass(classes[0], QKVMixer):
+        raise UserError(f"{module.__file__}: qk_source 'side' is for a QKVMixer, {classes[0].__name__} is none")
     return classes[0]

@@ -43,12 +43,13 @@ class Process:
         """
         if self.world == 1:
             return work()
-        result, problem = None, [None]
+        result: T | None = None
+        problem: list[str | None] = [None]
         if self.leads:
             try:
                 result = work()
             except UserError as error:
-                problem: list[str | None] = [str(error)]  # type: ignore[no-redef]
+                problem = [str(error)]
         dist.broadcast_object_list(problem, device=torch.device("cpu"))
         if problem[0]:
             raise UserError(problem[0])

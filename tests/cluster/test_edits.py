@@ -71,6 +71,21 @@ def waiting(project: Project, slurm: dict[str, str]) -> Iterator[subprocess.Pope
         subprocess.run(["scancel", blocker], env=env, check=False)
 
 
+@contextmanager
+def running(project: Project, slurm: dict[str, str], seed: int) -> Iterator[subprocess.Popen[str]]:
+    """A launch through Slurm whose training has made updates and goes on to make more."""
+    launch = subprocess.Popen(
+        project.command("--profile", "slurm", "--retries", "0", config=QUEUED), cwd=project.folder,
+        env=environment(project, slurm), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not any((run / "lock").exists() for run in project.runs(f"tiny-mlp-uniform-s{seed}-*")):
+        if time.monotonic() > deadline or launch.poll() is not None:
+            pytest.fail(f"no training ran: {launch.communicate()[0] if launch.poll() is not None else 'in 120 s'}")
+        time.sleep(0.1)
+    yield launch
+
+
 def only_run(project: Project, seed: int) -> Path:
     (run,) = project.runs(f"tiny-mlp-uniform-s{seed}-*")
     return run
@@ -113,3 +128,27 @@ def test_code_edited_meanwhile_is_refused_in_one_line(project: Project, slurm: d
     assert "InputFunctionException" not in logs + said and "Traceback" not in logs
     project.edit("deconattn/mixers/mlp.py", "return 1 + 3 * config", "return 3 * config")
     assert project.planned(config=QUEUED)["pretrain"] == 1
+
+
+def test_what_is_edited_while_a_training_runs_is_no_part_of_it(project: Project, slurm: dict[str, str]) -> None:
+    config = yaml.safe_load((project.folder / QUEUED).read_text())
+    config["grid"][0]["seeds"], config["training"]["steps"] = [2], 3000
+    text = yaml.safe_dump(config, sort_keys=False)
+    (project.folder / QUEUED).write_text(text)
+    with running(project, slurm, 2) as launch:
+        run = only_run(project, 2)
+        config["training"]["peak_learning_rate"] = 9e-3
+        (project.folder / QUEUED).write_text(yaml.safe_dump(config, sort_keys=False))
+        project.edit("deconattn/mixers/mlp.py", "return 3 * config", "return 1 + 3 * config")
+        assert not (run / "done.json").exists(), "the edit came too late to be one of a running training"
+    said = launch.communicate(timeout=400)[0]
+    spec, done = (json.loads((run / name).read_text()) for name in ("spec.json", "done.json"))
+    assert done["code"] == spec["code"]
+    assert max(pq.read_table(run / "train.parquet")["learning_rate"].to_pylist()) == pytest.approx(4e-3)
+    # Its evaluation would have read the edited mixer, and refuses.
+    assert launch.returncode != 0 and not (run / "evaluation.parquet").exists(), said
+    project.edit("deconattn/mixers/mlp.py", "return 1 + 3 * config", "return 3 * config")
+    (project.folder / QUEUED).write_text(text)
+    left = project.planned(config=QUEUED)
+    assert "pretrain" not in left and left["evaluate"] == 1
+    assert project.deconattn("verify").returncode == 0
