@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -147,3 +148,22 @@ def test_the_readmes_parameter_table_is_true(counts: dict[tuple[str, str], int])
                    and any(character.isdigit() for character in line.split("|")[2][:4]))  # fmt: skip
         stated = [int(cell.split()[0].replace(",", "")) for cell in row.split("|")[2:5]]
         assert stated == [counts[size, variant] for size in ("70m", "160m", "500m")]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("from deconattn.mixers.mlp import MLP\n", "defines 0 mixers, a variant's file defines exactly one"),
+        ("class Two(MLP): ...\nclass Three(MLP): ...\n", "defines 2 mixers"),
+        ("class Odd(MLP):\n    qk_source = 'side'\n    side_stream = 'random'\n", "is for a QKVMixer, Odd is none"),
+    ],
+)
+def test_a_file_that_is_no_variant_is_refused_by_its_name(
+    code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"file_{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text("from deconattn.mixers.mlp import MLP\n" + code)
+    monkeypatch.setattr(mixers, "__path__", [*mixers.__path__, str(tmp_path)])
+    monkeypatch.setattr(mixers, "names", lambda: [name])
+    with pytest.raises(UserError, match=f"{name}.py: .*{message}"):
+        mixers.find(name)
