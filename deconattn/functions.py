@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from deconattn.products import add_product, product
+
 ROWS_AT_ONCE = 512  # tokens at least whose gates are differentiated together on a CPU
 
 
@@ -78,10 +80,10 @@ class _GatedMLP(torch.autograd.Function):
         with without_autocast(x.device):
             rows = x.flatten(0, -2).to(dtype)
             weights = [w.to(dtype) for w in (gate, up, down)]
-            gated, other = rows @ weights[0].t(), rows @ weights[1].t()
+            gated, other = product(rows, weights[0]), product(rows, weights[1])
             ctx.save_for_backward(rows, gated, other, *weights)
             ctx.kinds = (x.dtype, gate.dtype)
-            return (F.silu(gated).mul_(other) @ weights[2].t()).view(*x.shape[:-1], -1)
+            return product(F.silu(gated).mul_(other), weights[2]).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
@@ -110,23 +112,15 @@ def _gated_mlp_backward(
     gate, up, down = weights
     sigmoid = torch.sigmoid(gated)
     silu = gated * sigmoid
-    _add_product(sums[2], grad, silu * other)
+    add_product(sums[2], grad, silu * other)
     slope = torch.lerp(silu, silu.new_ones(()), sigmoid)  # SiLU′ = SiLU + σ·(1 − SiLU)
     del sigmoid
-    of_product = grad @ down
+    of_product = product(grad, down.t())
     grad_other = silu.mul_(of_product)
     grad_gated = slope.mul_(other).mul_(of_product)
-    torch.mm(grad_gated, gate, out=grad_x).addmm_(grad_other, up)
-    _add_product(sums[0], grad_gated, x)
-    _add_product(sums[1], grad_other, x)
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += leftᵀ · right, in total's precision."""
-    if total.dtype == left.dtype:
-        total.addmm_(left.t(), right)
-    else:
-        total += left.t() @ right
+    torch.add(product(grad_gated, gate.t()), product(grad_other, up.t()), out=grad_x)
+    add_product(sums[0], grad_gated, x)
+    add_product(sums[1], grad_other, x)
 
 
 class _Rotation(torch.autograd.Function):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deconattn.functions import product_dtype, widened, without_autocast
+from deconattn.products import add_product, product
 
 ROWS_AT_ONCE = 256  # of a chunk, or as many as the model is wide: adding to the weight's gradient has a price a chunk
 LOGITS_AT_ONCE = 2**25  # rows × V of the buffer, whatever the vocabulary
@@ -41,27 +42,11 @@ class HeadLoss(torch.autograd.Function):
         h, w = hidden.to(low), weight.to(low)
         total = torch.zeros((), dtype=torch.float64, device=h.device)
         grad_h = torch.empty_like(hidden) if needed else None
-        grad_w: Tensor | None = None
-        buffer = h.new_empty(rows_at_once(len(h), *w.shape), len(w)) if len(h) else h.new_empty(0, len(w))
-        for start in range(0, len(h), max(1, len(buffer))):
-            rows = slice(start, min(start + len(buffer), len(h)))
-            logits, target = buffer[: rows.stop - rows.start], targets[rows].unsqueeze(1)
-            torch.mm(h[rows], w.t(), out=logits)
-            chosen = widened(logits.gather(1, target))
-            sums, tops = exponentials(logits)
-            total += (sums.log() + tops - chosen).sum()
-            if grad_h is None:
-                continue
-            # ∂/∂z = e^z / Σ e^z − [target]: the sum divides the small factor, and the target is taken out of it apart.
-            inverse = scale / sums
-            grad_h[rows] = widened(logits @ w) * inverse - widened(w[targets[rows]]) * scale
-            weighted = (h[rows] * inverse).to(low)
-            if grad_w is None:
-                grad_w = (logits.t() @ weighted).to(weight.dtype)
-            elif grad_w.dtype == low:
-                grad_w.addmm_(logits.t(), weighted)
-            else:
-                grad_w.add_(logits.t() @ weighted)
+        grad_w = torch.zeros_like(weight) if needed else None
+        step = rows_at_once(len(h), *w.shape) if len(h) else 1
+        for start in range(0, len(h), step):
+            rows = slice(start, min(start + step, len(h)))
+            total += _of_rows(h[rows], w, targets[rows], scale, None if grad_h is None else grad_h[rows], grad_w)
         if grad_w is not None:
             grad_w.index_add_(0, targets, hidden.to(weight.dtype), alpha=-scale)
         # Not `save_for_backward`: what backward hands on must have no second owner, or it would be copied.
@@ -81,6 +66,24 @@ class HeadLoss(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _of_rows(
+    h: Tensor, w: Tensor, targets: Tensor, scale: float, grad_h: Tensor | None, grad_w: Tensor | None
+) -> Tensor:
+    """The summed loss of some rows; their gradients are written into `grad_h` and, but for the targets, added to `grad_w`.
+
+    A function, so that its logits are gone before the next rows' are made.
+    """
+    logits = product(h, w)
+    chosen = widened(logits.gather(1, targets.unsqueeze(1)))
+    sums, tops = exponentials(logits)
+    if grad_h is not None and grad_w is not None:
+        # ∂/∂z = e^z / Σ e^z − [target]: the sum divides the small factor, and the target is taken out of it apart.
+        inverse = scale / sums
+        grad_h.copy_(widened(product(logits, w.t())) * inverse - widened(w[targets]) * scale)
+        add_product(grad_w, logits, (h * inverse).to(h.dtype))
+    return (sums.log() + tops - chosen).sum()
 
 
 def rows_at_once(rows: int, vocabulary: int, size: int) -> int:

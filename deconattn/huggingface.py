@@ -24,6 +24,7 @@ from deconattn.cache import DeconAttnCache
 from deconattn.head import head_loss
 from deconattn.mixers._contract import RMSNorm
 from deconattn.model import Decoder, ModelConfig, Skip
+from deconattn.products import Linear
 
 
 class DeconAttnConfig(PreTrainedConfig):
@@ -73,7 +74,7 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         shape = config.shape()
         self.model = Decoder(shape)
-        self.lm_head = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
+        self.lm_head = Linear(shape.hidden_size, shape.vocab_size, bias=False)
         tied = {"lm_head.weight": "model.embed_tokens.weight"}
         self._tied_weights_keys = tied if config.tie_word_embeddings else {}
         self.skip: Skip | None = None

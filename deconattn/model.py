@@ -22,6 +22,7 @@ from deconattn.head import head_loss
 from deconattn.layouts import is_standard
 from deconattn.mixers._contract import Mixer, QKVMixer, QueriesKeys, RMSNorm
 from deconattn.mixers._states import Seen, State
+from deconattn.products import Linear
 
 Skip = Literal["skip", "skip_mixer"]
 
@@ -296,7 +297,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.model = Decoder(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self.skip: Skip | None = None

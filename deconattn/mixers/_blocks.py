@@ -117,7 +117,8 @@ def weigh(s: Tensor, start: int, form: Form) -> tuple[Tensor, Tensor]:
     # Added and multiplied masks: filling by a mask takes ten times as long.
     if form == "exponential":
         diagonal.add_(torch.full((n, n), -torch.inf, dtype=s.dtype, device=s.device).triu_(1))
-        w = s.softmax(-1)
+        # In place on a CPU, where a fresh page costs more than the exponentials that fill it.
+        w = torch.softmax(s, -1, out=s) if s.is_cpu else s.softmax(-1)
         return w, w
     seen = torch.ones(n, n, dtype=s.dtype, device=s.device).tril_()
     slope = s.add_(1)  # w = 1 + s + s²/2 = ((1 + s)² + 1) / 2

@@ -18,6 +18,7 @@ from deconattn.functions import rms_norm, widened
 from deconattn.mixers._costs import Costs
 from deconattn.mixers._rotary import rotary_tables, rotate
 from deconattn.mixers._states import Seen, State
+from deconattn.products import Linear
 
 if TYPE_CHECKING:
     from deconattn.model import ModelConfig
@@ -120,10 +121,10 @@ class QKVMixer(Mixer):
         super().__init__(config)
         d, bias = config.hidden_size, config.attention_bias
         kv_size = config.kv_heads * config.head_dim
-        self.q_proj = nn.Linear(d, d, bias=bias)
-        self.k_proj = nn.Linear(d, kv_size, bias=bias)
-        self.v_proj = nn.Linear(d, kv_size, bias=bias)
-        self.o_proj = nn.Linear(d, d, bias=False)
+        self.q_proj = Linear(d, d, bias=bias)
+        self.k_proj = Linear(d, kv_size, bias=bias)
+        self.v_proj = Linear(d, kv_size, bias=bias)
+        self.o_proj = Linear(d, d, bias=False)
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else nn.Identity()
 

@@ -261,7 +261,9 @@ CHANGES = [
     # ---- the workflow
     row(
         "white space in a shell command",
-        lambda project: project.edit("workflow/rules/pretrain.smk", "{params.launch} pretrain", "{params.launch}  pretrain"),
+        lambda project: project.edit(
+            "workflow/rules/pretrain.smk", "{params.launch} pretrain", "{params.launch}  pretrain"
+        ),
         NOTHING,
         "nothing",
     ),
