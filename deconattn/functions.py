@@ -137,6 +137,8 @@ class _Rotation(torch.autograd.Function):
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = widened(x).chunk(2, dim=-1)
+    if torch.compiler.is_compiling():  # which writes into parts of a tensor by itself, and not as told
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
     out = torch.empty_like(x, dtype=first.dtype)
     left, right = out.chunk(2, dim=-1)
     torch.mul(first, cos, out=left).addcmul_(second, sin, value=-1)

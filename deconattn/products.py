@@ -60,12 +60,13 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    # What is compiled chooses among both by itself, and must not see the rest.
     return (
-        x.dtype == weight.dtype == torch.float32
+        not torch.compiler.is_compiling()
+        and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and x.shape[0] * weight.shape[0] * weight.shape[1] >= FROM_MULTIPLICATIONS
         and onednn_is_faster()
-        and not torch.compiler.is_compiling()
     )
 
 

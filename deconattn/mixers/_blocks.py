@@ -72,7 +72,7 @@ class BlockAttention(torch.autograd.Function):
             rows = (slice(None), slice(start, end))
             w, _ = weigh(block_scores(q, k, start, end), start, form)
             if form == "taylor":
-                torch.sum(w, dim=-1, keepdim=True, out=total[rows])
+                total[rows] = w.sum(-1, keepdim=True)
             out[rows] = (w.to(v.dtype) @ v[:, :end]) / total[rows]
         ctx.save_for_backward(q, k, v, out, total)
         ctx.form = form

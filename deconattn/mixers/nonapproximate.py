@@ -169,8 +169,8 @@ class RunningMean(torch.autograd.Function):
 
 
 def store(operation: Callable[..., Tensor], left: Tensor, right: Tensor, out: Tensor) -> None:
-    """out = operation(left, right), without a copy where the precision is the same."""
-    if out.dtype == left.dtype:
+    """out = operation(left, right), without a copy where the precision is the same; what is compiled makes none anyway."""
+    if out.dtype == left.dtype and not torch.compiler.is_compiling():
         operation(left, right, out=out)
     else:
         out.copy_(operation(left, right))
