@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from deconattn.autograd import first_order
 from deconattn.products import add_product, product
 
 ROWS_AT_ONCE = 512  # tokens at least whose gates are differentiated together on a CPU
@@ -64,6 +65,7 @@ class _RMSNorm(torch.autograd.Function):
         return (wide * scale).mul_(weight).to(dtype)
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, weight, scale = ctx.saved_tensors
         normed, grad = widened(x) * scale, widened(grad)
@@ -83,22 +85,26 @@ class _GatedMLP(torch.autograd.Function):
             gated, other = product(rows, weights[0]), product(rows, weights[1])
             ctx.save_for_backward(rows, gated, other, *weights)
             ctx.kinds = (x.dtype, gate.dtype)
-            return product(F.silu(gated).mul_(other), weights[2]).view(*x.shape[:-1], -1)
+            return product(F.silu(gated).mul_(other), weights[2]).view(x.shape)
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
         x, gated, other, gate, up, down = ctx.saved_tensors
         to_x, to_weight = ctx.kinds
         shape, grad = grad.shape, grad.flatten(0, -2).to(x.dtype)
         grad_x = torch.empty_like(x)
-        sums = [torch.zeros_like(w, dtype=to_weight) for w in (gate, up, down)]
+        # Summed in at least float32: each of many steps would round a low precision anew.
+        wide = torch.promote_types(to_weight, torch.float32)
+        sums = [torch.zeros_like(w, dtype=wide) for w in (gate, up, down)]
         # Enough rows that adding to the weights' gradients costs less than what the rows themselves do.
         step = len(x) if x.is_cuda else max(ROWS_AT_ONCE, 2 * x.shape[1])
         for start in range(0, len(x), step):
             rows = slice(start, start + step)
             some = (x[rows], gated[rows], other[rows], grad[rows])
             _gated_mlp_backward(some, (gate, up, down), grad_x[rows], sums)
-        return grad_x.to(to_x).view(shape), sums[0], sums[1], sums[2], None
+        of_weights = [total.to(to_weight) for total in sums]
+        return grad_x.to(to_x).view(shape), of_weights[0], of_weights[1], of_weights[2], None
 
 
 def _gated_mlp_backward(
@@ -130,6 +136,7 @@ class _Rotation(torch.autograd.Function):
         return _rotated(x, cos, sin)
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
         return _rotated(grad, cos, -sin), None, None

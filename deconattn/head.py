@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from deconattn.autograd import first_order
 from deconattn.functions import product_dtype, widened, without_autocast
 from deconattn.products import add_product, product
 
@@ -42,18 +43,20 @@ class HeadLoss(torch.autograd.Function):
         h, w = hidden.to(low), weight.to(low)
         total = torch.zeros((), dtype=torch.float64, device=h.device)
         grad_h = torch.empty_like(hidden) if needed else None
-        grad_w = torch.zeros_like(weight) if needed else None
+        # Summed in at least float32: a token that comes often would have its sum rounded each time.
+        grad_w = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32)) if needed else None
         step = rows_at_once(len(h), *w.shape) if len(h) else 1
         for start in range(0, len(h), step):
             rows = slice(start, min(start + step, len(h)))
             total += _of_rows(h[rows], w, targets[rows], scale, None if grad_h is None else grad_h[rows], grad_w)
         if grad_w is not None:
-            grad_w.index_add_(0, targets, hidden.to(weight.dtype), alpha=-scale)
+            grad_w = grad_w.index_add_(0, targets, hidden.to(grad_w.dtype), alpha=-scale).to(weight.dtype)
         # Not `save_for_backward`: what backward hands on must have no second owner, or it would be copied.
         ctx.gradients = (grad_h, grad_w)
         return (total * scale).to(torch.promote_types(hidden.dtype, torch.float32))
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
         if ctx.gradients is None:
             raise RuntimeError("the head's gradients are made with the loss and handed on once: no second backward")

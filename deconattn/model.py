@@ -264,7 +264,7 @@ class Decoder(nn.Module):
             x = block(x, embeddings, skip, side and side[n], state and state.layers[n], lengths)
         if state is not None:
             state.begin(len(input_ids), input_ids.shape[1], lengths, x.device, side)
-        return self.norm(x[-input_ids.shape[0] :])
+        return self.norm(x[len(x) - len(input_ids) :])
 
     @torch.no_grad()
     def step(self, input_ids: Tensor, skip: Skip | None, state: DecodingState) -> Tensor:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
+from deconattn.autograd import first_order
+
 FROM_MULTIPLICATIONS = 2**20  # below, what oneDNN does before it begins takes longer than the product
 ROWS_OF_A_SUM = 512  # of a gradient that are added at once, from the cache
 
@@ -65,6 +67,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
         not torch.compiler.is_compiling()
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
+        and x.shape[1] == weight.shape[1]  # or torch says what is wrong
         and x.shape[0] * weight.shape[0] * weight.shape[1] >= FROM_MULTIPLICATIONS
         and onednn_is_faster()
     )
@@ -77,7 +80,7 @@ class Linear(nn.Linear):
         rows = input.flatten(0, -2)
         if torch.is_autocast_enabled("cpu") or not _by_onednn(rows, self.weight):
             return F.linear(input, self.weight, self.bias)
-        return _Linear.apply(rows, self.weight, self.bias).view(*input.shape[:-1], -1)
+        return _Linear.apply(rows, self.weight, self.bias).view(*input.shape[:-1], len(self.weight))
 
 
 class _Linear(torch.autograd.Function):
@@ -87,6 +90,7 @@ class _Linear(torch.autograd.Function):
         return product(x, weight, bias)
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad

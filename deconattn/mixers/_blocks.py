@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from deconattn.autograd import first_order
 from deconattn.functions import widened, without_autocast
 
 BLOCK = 128  # queries a block
@@ -55,6 +56,7 @@ class WholeAttention(torch.autograd.Function):
         return a @ v
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, a = ctx.saved_tensors
         of_s = torch._softmax_backward_data(grad @ v.transpose(1, 2), a, -1, a.dtype).mul_(q.shape[-1] ** -0.5)
@@ -79,6 +81,7 @@ class BlockAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, out, total = ctx.saved_tensors
         # ∂o_i/∂w_ij = (v_j − o_i) / Σ w_i

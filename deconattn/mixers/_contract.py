@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from deconattn.functions import rms_norm, widened
+from deconattn.functions import rms_norm, widened, without_autocast
 from deconattn.mixers._costs import Costs
 from deconattn.mixers._rotary import rotary_tables, rotate
 from deconattn.mixers._states import Seen, State
@@ -165,13 +165,16 @@ class QKVMixer(Mixer):
         q, k = self.queries_keys(source) if isinstance(source, Tensor) else source
         v = self._split(self.v_proj(hidden))
         if state is not None:
-            self.fill(state, q, k, v, lengths)
+            with without_autocast(v.device):  # sums are float32, whatever the products around them are
+                self.fill(state, q, k, v, lengths)
         return self._output(self.mix(q, self.repeat(k), self.repeat(v)))
 
     def step(self, hidden: Tensor, source: Tensor | QueriesKeys, state: State, seen: Seen) -> Tensor:
         q, k = self.queries_keys(source, seen) if isinstance(source, Tensor) else source
         v = self._split(self.v_proj(hidden))
-        return self._output(self.mix_step(q, k, v, state, seen))
+        with without_autocast(v.device):
+            mixed = self.mix_step(q, k, v, state, seen)
+        return self._output(mixed)
 
     @abstractmethod
     def attention_map_of(self, q: Tensor, k: Tensor) -> Tensor:

@@ -22,9 +22,12 @@ def rotary_tables(length: int, head_dim: int, theta: float, like: Tensor) -> tup
     if key not in _TABLES or len(_TABLES[key][0]) < length:
         # In float32 frequencies and angles too, as Qwen2 does, so that logits agree to the last bits.
         with torch.inference_mode(False):  # made while generating, they must still serve a later training
-            exponent = torch.arange(0, head_dim, 2, dtype=dtype) / head_dim
-            angle = torch.outer(torch.arange(_rounded(length), dtype=dtype), 1.0 / theta**exponent)
-            _TABLES[key] = (angle.cos().to(like.device), angle.sin().to(like.device))
+            exponent = torch.arange(0, head_dim, 2, dtype=dtype, device="cpu") / head_dim
+            angle = torch.outer(torch.arange(_rounded(length), dtype=dtype, device="cpu"), 1.0 / theta**exponent)
+            tables = angle.cos().to(like.device), angle.sin().to(like.device)
+        if type(angle) is not Tensor:  # a stand-in of one that is only being traced must not serve anyone else
+            return tables[0][:length], tables[1][:length]
+        _TABLES[key] = tables
     cos, sin = _TABLES[key]
     return cos[:length], sin[:length]
 

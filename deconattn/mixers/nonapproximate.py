@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from deconattn.autograd import first_order
 from deconattn.functions import widened, without_autocast
 from deconattn.mixers._contract import QKVMixer, future
 from deconattn.mixers._costs import FLOAT, Costs
@@ -142,6 +143,7 @@ class RunningMean(torch.autograd.Function):
         return out
 
     @staticmethod
+    @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, u, maximum, total, out = ctx.saved_tensors
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
@@ -179,7 +181,7 @@ def store(operation: Callable[..., Tensor], left: Tensor, right: Tensor, out: Te
 def segments(v: Tensor) -> list[tuple[int, int]]:
     """Start and end of each segment of v (B, heads, L, dh); a GPU has no such cache and takes the whole at once."""
     length = v.shape[2]
-    size = length if v.is_cuda else max(4 * CHUNK, IN_CACHE * length // v.numel() // CHUNK * CHUNK)
+    size = length if v.is_cuda else max(4 * CHUNK, IN_CACHE * length // max(1, v.numel()) // CHUNK * CHUNK)
     return [(start, min(start + size, length)) for start in range(0, length, size)]
 
 
