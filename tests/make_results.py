@@ -125,7 +125,9 @@ def _make_run(folder: Path, size: Size, variant: str, layout: str, seed: int, fa
     }
     (folder / "spec.json").write_text(json.dumps(spec))
     status = "diverged" if failed else "finished"
-    (folder / "done.json").write_text(json.dumps({"status": status, "parameters": size.parameters}))
+    (folder / "done.json").write_text(
+        json.dumps({"status": status, "parameters": size.parameters, "versions": {"torch": "2.13.0"}})
+    )
     steps = size.steps // 3 if failed else size.steps
     step = np.arange(1, steps + 1)
     end = _final_loss(size, variant, layout, seed)

@@ -243,6 +243,7 @@ def test_provenance_names_runs_data_and_tables(tables: dict[str, Path], tmp_path
     assert record["tables"]["training.parquet"] == training
     assert record["options"] == {"models": ["nano"]} and len(record["gaps"]) == 3
     assert {"deconattn", "matplotlib", "numpy", "pandas", "pyarrow", "python"} <= set(record["versions"])
+    assert record["packages"] == ["torch 2.13.0"]  # of the runs: what made the numbers, not only what drew them
 
 
 def test_the_commit_is_the_repositorys_or_null(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def _read_run(
     run["status"] = _status(done, curve)
     if run["status"] == "missing":
         return run, None, None, [_gap(run, "pretrain", _why_missing(folder, curve))]
-    run |= _numbers(folder, done or {}, curve)
+    run |= _numbers(folder, done or {}, curve) | {"packages": _packages(folder, done or {})}
     if run["status"] == "diverged":
         after = "" if curve is None else f" (after {len(curve):,} steps)"
         gaps.append(_gap(run, "pretrain", f"training diverged{after}"))
@@ -186,6 +186,14 @@ def _numbers(folder: Path, done: dict[str, Any], curve: pd.DataFrame | None) -> 
         "final_train_loss": float(tail.mean(skipna=False)),
         "final_heldout_loss": float(heldout.iloc[-1]) if len(heldout) else None,
     }
+
+
+def _packages(folder: Path, done: dict[str, Any]) -> str | None:
+    """What the training and the evaluation recorded of the packages that computed them: name and version, in one line."""
+    evaluated = folder / "evaluation.json"
+    records = [done, read_json(evaluated) if evaluated.is_file() else {}]
+    found = {f"{name} {number}" for record in records for name, number in (record.get("versions") or {}).items()}
+    return ", ".join(sorted(found)) or None
 
 
 def _count_parameters(folder: Path) -> int | None:

@@ -30,8 +30,9 @@ def provenance(
     """What a reader needs to redo an exhibit.
 
     Keys: exhibit, options, runs (their ids), gaps, data (tokens id → sha256 of the tokens' manifest), code (code
-    digests of the runs), tables (file → sha256), commit and uncommitted_changes (whether tracked files differed from
-    it; both null outside a repository), versions.
+    digests of the runs), packages (of the runs, with versions: each set of them that occurs), tables (file → sha256),
+    commit and uncommitted_changes (whether tracked files differed from it; both null outside a repository), versions
+    (of what drew it).
 
     Args: `tables` names collected tables that this exhibit reads beyond what all exhibits read.
     """
@@ -45,6 +46,7 @@ def provenance(
         "gaps": list(gaps),
         "data": {str(key): None if pd.isna(value) else str(value) for key, value in data.items()},
         "code": sorted(shown["code"].dropna().unique().tolist()),
+        "packages": sorted(shown["packages"].dropna().unique().tolist()),
         "tables": {path.name: sha256_file(path) for path in _inputs(results.folder, {*results.READS, *tables})},
         "commit": commit,
         "uncommitted_changes": changed,

@@ -45,7 +45,8 @@ def _section(name: str, record: dict[str, Any]) -> str:
         ("tables", _codes(f"{name}: {sha}" for name, sha in record["tables"].items())),
         ("code of the runs", _codes(record["code"])),
         ("commit", f"<code>{escape(commit)}</code>"),
-        ("packages", escape(", ".join(f"{package} {number}" for package, number in record["versions"].items()))),
+        ("their packages", "<br>".join(map(escape, record["packages"])) or "none"),
+        ("drawn with", escape(", ".join(f"{package} {number}" for package, number in record["versions"].items()))),
     ]
     cells = "".join(f"<dt>{label}</dt><dd>{value}</dd>" for label, value in rows)
     return f"<h2>{escape(TITLE.get(name, name))}</h2><dl>{cells}</dl>"

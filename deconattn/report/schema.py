@@ -34,6 +34,7 @@ RUNS = pa.schema(
         ("data", pa.string()),
         ("data_sha256", pa.string()),
         ("code", pa.string()),
+        ("packages", pa.string()),  # with their versions, as the run's training and evaluation recorded them
     ]
 )
 GAPS = pa.schema([*RUN_COLUMNS, ("stage", pa.string()), ("reason", pa.string())])

@@ -44,7 +44,9 @@ def _origin(record: dict[str, Any]) -> str:
     if record["uncommitted_changes"]:
         commit += " with uncommitted changes"
     data = ", ".join(f"{name} ({sha or 'no manifest'})" for name, sha in record["data"].items()) or "unknown"
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    versions = "Drawn with " + ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    if record["packages"]:
+        versions = f"Runs: {'; or '.join(record['packages'])}. {versions}"
     runs = ", ".join(f"<code>{escape(run)}</code>" for run in record["runs"])
     if not record["runs"]:
         files = ", ".join(f"{escape(name)} (sha256 <code>{sha}</code>)" for name, sha in record["tables"].items())
