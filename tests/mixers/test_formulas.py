@@ -1,7 +1,7 @@
 """What a mixer says that it costs is what is counted: parameters, FLOPs of matrix products, bytes held by training and decoding.
 
-`deconattn/mixers/_costs.py` has the convention. Heads of 16 here, with one, two and four query heads a key head, and lengths
-on both sides of every block, segment, page and of the 162 tokens at which `approximate` turns to sums.
+`deconattn/mixers/_costs.py` has the convention. A mixer alone has heads of 16 here, one, two or four of them a key head,
+and lengths on both sides of every block, segment and page, and of the 162 tokens at which `approximate` turns to sums.
 """
 
 from __future__ import annotations

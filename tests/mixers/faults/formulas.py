@@ -58,7 +58,7 @@ FAULTS = [
           test_formulas.test_square_and_causal_flops_are_those_of_the_definition, numbers("mlp"), "^causal"),
     Fault("any number is stated for a step", stating(Softplus, decode_flops=1),
           test_formulas.test_decode_flops_are_those_counted, numbers("softplus"), "a step"),
-    Fault("sums are counted without that of all keys' ones", exchange(approximate, "features", lambda f: lambda size: f(size) - 1),
+    Fault("sums are counted without the keys' ones", exchange(approximate, "features", lambda f: lambda size: f(size) - 1),
           test_formulas.test_decode_flops_are_those_counted, numbers("approximate"), "a step"),
     Fault("any number is stated for activations", stating(Softplus, activation_bytes=7),
           test_formulas.test_activation_bytes_are_those_that_autograd_holds, numbers("softplus", head="bias"), "activations"),
