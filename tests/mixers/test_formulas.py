@@ -128,5 +128,3 @@ def test_bytes_of_states_are_those_held(variant: str, layout: str, heads: str, d
             side = [x for pair in state.side or [] if pair for x in pair]
             behind = storages([*side, *(x for layer in state.layers for x in held(layer))])
             assert sum(behind.values()) == sum(formula), f"storages, {length} + {seen} tokens"
-    readers = {"uniform": 3, "even": 2}[layout] if mixers.find(variant).qk_source == "side" else 0
-    assert len(side) == 2 * readers and all(x.shape[0] == 1 for x in side)
