@@ -10,11 +10,13 @@ bf16 for any variant, softmax included.
 from __future__ import annotations
 
 import contextlib
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
 
+from deconattn.mixers import nonapproximate
 from deconattn.mixers._contract import QKVMixer
 from deconattn.model import LanguageModel, ModelConfig
 from tests.mixers.cases import (
@@ -161,6 +163,21 @@ def test_nonapproximate_is_exact_at_scores_of_a_thousand(length: int, dtype: tor
     assert_near(found, expected, BUDGETS[dtype], "output:")
     assert_near(of_u, truths[0], BUDGETS[dtype], "gradient of u:")
     assert_near(of_v, truths[1], BUDGETS[dtype], "gradient of v:")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_nonapproximate_carries_its_sums_from_segment_to_segment(dtype: torch.dtype) -> None:
+    """Segments of 48 positions, as if the cache were that small, the last one incomplete; both ways."""
+    mixer, length = mixer_of(config_of("nonapproximate")), 257
+    for u in (extreme(length), rounded(3 * normal(length, seed=7), torch.float32).detach()):
+        u, (v, direction) = u.requires_grad_(), (rounded(x, torch.float32) for x in normal(2, length, 4, seed=8))
+        expected = naive.head_map("nonapproximate", u, 4) @ v
+        truths = torch.autograd.grad((expected * direction.detach()).sum(), (u, v))
+        with mock.patch.object(nonapproximate, "IN_CACHE", 48 * 4):
+            assert len(nonapproximate.segments(v[None, None])) == 6
+            found = mixed_by_scores(mixer, u, v, direction.detach(), dtype)
+        for name, one, truth in zip(("output", "u", "v"), found, (expected, *truths), strict=True):
+            assert_near(one, truth, BUDGETS[dtype], f"{name}:")
 
 
 @pytest.mark.parametrize(("length", "budget"), [(33, 5e-8), (257, 5e-8), (2048, 5e-7)])

@@ -113,6 +113,12 @@ FAULTS = [
               lambda x, decay: x.zero_())),
           test_precision.test_nonapproximate_is_exact_at_scores_of_a_thousand, {"length": 127, "dtype": single},
           "gradient of u:"),
+    Fault("a segment's sums are not carried to the next", mixed(NonApproximate, lambda mix, *x: torch.cat(
+              [mix(*(t[:, :, :48] for t in x)), mix(*(t[:, :, 48:] for t in x))], dim=2)),
+          test_precision.test_nonapproximate_carries_its_sums_from_segment_to_segment, {"dtype": double}, "output:"),
+    Fault("∂/∂u knows its own segment alone", exchange(nonapproximate, "add_later", lambda add: lambda x, decay: (
+              x[..., -1:].zero_(), add(x, decay))),
+          test_precision.test_nonapproximate_carries_its_sums_from_segment_to_segment, {"dtype": single}, "u:"),
     Fault("∂/∂u has a little added where it is nothing", mixed(NonApproximate, wrong_gradient(1, 1e-5)),
           test_precision.test_nonapproximate_has_no_gradient_where_one_key_has_all_weight, {"length": 257, "budget": 5e-8},
           "gradient of u, seed 0:"),
