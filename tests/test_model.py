@@ -155,6 +155,11 @@ def test_the_readmes_parameter_table_is_true(counts: dict[tuple[str, str], int])
     [
         ("from deconattn.mixers.mlp import MLP\n", "defines 0 mixers, a variant's file defines exactly one"),
         ("class Two(MLP): ...\nclass Three(MLP): ...\n", "defines 2 mixers"),
+        ("class Half(ScoreMixer): ...\n", "Half does not define weights"),
+        (
+            "class Bare(QKVMixer):\n    def new_state(self): ...\n",
+            "Bare does not define attention_map_of, costs, fill, mix, mix_step",
+        ),
         ("class Odd(MLP):\n    qk_source = 'side'\n    side_stream = 'random'\n", "is for a QKVMixer, Odd is none"),
     ],
 )
@@ -162,7 +167,8 @@ def test_a_file_that_is_no_variant_is_refused_by_its_name(
     code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"file_{abs(hash(code))}"
-    (tmp_path / f"{name}.py").write_text("from deconattn.mixers.mlp import MLP\n" + code)
+    known = "from deconattn.mixers._contract import QKVMixer\nfrom deconattn.mixers._scores import ScoreMixer\n"
+    (tmp_path / f"{name}.py").write_text(known + "from deconattn.mixers.mlp import MLP\n" + code)
     monkeypatch.setattr(mixers, "__path__", [*mixers.__path__, str(tmp_path)])
     monkeypatch.setattr(mixers, "names", lambda: [name])
     with pytest.raises(UserError, match=f"{name}.py: .*{message}"):

@@ -26,8 +26,8 @@ def find(name: str) -> type[Mixer]:
     """Import the variant `name` and return its class, the one subclass of `Mixer` that its file defines.
 
     Raises:
-        UserError: no such file, one that does not define exactly one mixer, or one that reads a side stream without
-            queries and keys to make of it.
+        UserError: no such file, one that does not define exactly one mixer, one whose mixer lacks methods of the contract, or
+            one that reads a side stream without queries and keys to make of it.
     """
     if name not in names():
         raise UserError(f"variant {name!r} is not one of {', '.join(names())}")
@@ -43,4 +43,7 @@ def find(name: str) -> type[Mixer]:
         raise UserError(f"{module.__file__}: defines {len(classes)} mixers, a variant's file defines exactly one")
     if classes[0].qk_source == "side" and not issubclass(classes[0], QKVMixer):
         raise UserError(f"{module.__file__}: qk_source 'side' is for a QKVMixer, {classes[0].__name__} is none")
+    missing = sorted(classes[0].__abstractmethods__)
+    if missing:  # said here, as parameters and costs are classmethods and would be priced without them
+        raise UserError(f"{module.__file__}: {classes[0].__name__} does not define {', '.join(missing)}")
     return classes[0]

@@ -1,8 +1,9 @@
-"""Attention whose weights are a positive function of the scores, normalised: block-wise, exact, no map held.
+"""Attention whose weights are a positive function of the scores, normalised: exact, block-wise or with its whole map.
 
-Blocks of queries are taken against all keys up to the block's end. The upper half is never computed, and backward makes each
-block's scores again. It serves Taylor attention everywhere on a CPU, and softmax where PyTorch's fused kernel is slower: in bf16
-on short sequences, and with one map for the whole batch.
+`block_attention` takes blocks of queries against all keys up to the block's end. The upper half is never computed, no map is
+held, and backward makes each block's scores again. It serves Taylor attention everywhere on a CPU, and softmax with one map
+for the whole batch, where PyTorch's fused kernel is slower. `whole_attention` makes the whole square and holds it for backward,
+in bf16: softmax in bf16 on a CPU, on sequences short enough that this is the fastest.
 """
 
 from __future__ import annotations

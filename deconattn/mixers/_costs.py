@@ -3,7 +3,8 @@
 A multiply-add is 2 FLOPs, and matrix products alone are counted: projections, scores, and what is summed over
 positions. Softmax, RoPE, gates and norms are of lower order and left out, as the counters of PyTorch leave them out.
 Of products over pairs of positions both usual counts are given: all L² of the square, and the L(L + 1)/2 that a causal
-model needs.
+model needs. Both are the definition's, A materialised and multiplied with the values, however the fast form goes about it; a
+form that needs no pairs, a running sum of one number a key, has none to count.
 
 Activations are what autograd holds of one mixer between forward and backward in float32 on a CPU: every storage that
 backward will read, counted once and whole, without the parameters, without the mixer's inputs (`hidden` and `source`, which the

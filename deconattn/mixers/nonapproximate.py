@@ -113,9 +113,14 @@ def key_scores(q: Tensor, k: Tensor) -> Tensor:
 class RunningMean(torch.autograd.Function):
     """o_i = Σ_{j≤i} e^{u_j} v_j / Σ_{j≤i} e^{u_j} of q, k, v (B, heads, L, dh), in time linear in L, both ways.
 
-    With g_i = ∂/∂o_i / Σ_{m≤i} e^{u_m}, the gradients are again sums of the same kind, from the other end:
-    ∂/∂v_j = e^{u_j} Σ_{i≥j} g_i and ∂/∂u_j = e^{u_j} Σ_{i≥j} g_i·(v_j − o_i). Segments of the sequence are taken in turn, so
-    that what is in work stays in the processor's cache at any length; what is carried from one to the next is one sum.
+    With g_i = ∂/∂o_i / Σ_{m≤i} e^{u_m} and G_j = Σ_{i≥j} g_i, the gradients are again sums from the other end:
+    ∂/∂v_j = e^{u_j} G_j and ∂/∂u_j = e^{u_j} Σ_{i≥j} g_i·(v_j − o_i). The latter as a difference of two sums loses all digits
+    where one key has nearly all weight and every o_i is nearly its v_j. So it is taken from how far each key moves the mean,
+    o_j − o_{j−1} = p_j·(v_j − o_{j−1}), where p_j is the weight of key j in o_j: with c_j = G_j·(v_j − o_{j−1}) the sum is
+    (1 − p_j)·c_j − Σ_{m>j} p_m·c_m.
+
+    Segments of the sequence are taken in turn, so that what is in work stays in the processor's cache at any length; what
+    is carried from one to the next is one sum of each kind.
     """
 
     @staticmethod
@@ -147,20 +152,33 @@ class RunningMean(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, u, maximum, total, out = ctx.saved_tensors
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        carried: tuple[Tensor, Tensor, Tensor] | None = None
+        weight = torch.exp(u - maximum)
+        # What a sum over the past is worth one position on: e^{max_{j−1} − max_j}. Before position 0 there is nothing.
+        decay = torch.exp(F.pad(maximum[..., :-1], (1, 0), value=-torch.inf) - maximum)
+        rest = decay * F.pad(total[..., :-1], (1, 0)) / total  # 1 − p, to the last bit where p is nearly 1
+        moved = decay * weight / total  # p, seen from the position before
+        carried: tuple[Tensor, Tensor] | None = None
         for start, end in reversed(segments(v)):
             here, rows = (..., slice(start, end)), (slice(None), slice(None), slice(start, end))
             g = widened(grad[rows]) / total[here].unsqueeze(-1)
             # The maximum only grows with i, so that seen from the end −max_i is its own running maximum.
-            after, outs = scan(-maximum[here], -maximum[here], g, (g * widened(out[rows])).sum(-1), reverse=True)
+            after, _ = scan(-maximum[here], -maximum[here], g, None, reverse=True)
             if carried is not None:
-                kept = torch.exp(maximum[here] - carried[0])
-                after.addcmul_(kept.unsqueeze(-1), carried[1])
-                outs.addcmul_(kept, carried[2])
-            carried = maximum[..., start : start + 1], after[..., :1, :].clone(), outs[..., :1].clone()
-            weight = torch.exp(u[here] - maximum[here])
-            of_u = weight * ((after * widened(v[rows])).sum(-1) - outs) * q.shape[-1] ** -0.5
-            store(torch.mul, after, weight.unsqueeze(-1), grad_v[rows])
+                after.addcmul_(torch.exp(maximum[here] - maximum[..., end - 1 : end]).unsqueeze(-1), carried[0])
+            gap = v[rows].to(total.dtype, copy=True)
+            gap[:, :, 1:] -= out[:, :, start : end - 1]
+            if start > 0:
+                gap[:, :, :1] -= out[:, :, start - 1 : start]
+            c = gap.mul_(after).sum(-1)
+            moves = moved[here] * c
+            later = F.pad(moves[..., 1:], (0, 1))
+            if carried is not None:
+                later[..., -1:] = carried[1]
+            add_later(later, decay[..., start + 1 : end])
+            last = decay[..., start : start + 1]
+            carried = last.unsqueeze(-1) * after[..., :1, :], torch.addcmul(moves[..., :1], last, later[..., :1])
+            of_u = weight[here] * (rest[here] * c - later) * q.shape[-1] ** -0.5
+            store(torch.mul, after, weight[here].unsqueeze(-1), grad_v[rows])
             queries, of_u = widened(q[rows]), of_u.unsqueeze(-1)
             gate = torch.sigmoid(queries)
             silu = queries * gate
@@ -168,6 +186,18 @@ class RunningMean(torch.autograd.Function):
             slope = torch.lerp(silu, silu.new_ones(()), gate)  # SiLU′ = SiLU + σ·(1 − SiLU)
             store(torch.mul, slope.mul_(widened(k[rows])), of_u, grad_q[rows])
         return grad_q, grad_k, grad_v
+
+
+def add_later(x: Tensor, decay: Tensor) -> None:
+    """x_j += Σ_{m>j} (decay_j ··· decay_{m−1})·x_m, in place; x (…, L), decay (…, L − 1).
+
+    Each step doubles how far a position has looked.
+    """
+    reach = 1
+    while reach < x.shape[-1]:
+        x[..., :-reach] += decay * x[..., reach:]
+        decay = decay[..., :-reach] * decay[..., reach:]
+        reach *= 2
 
 
 def store(operation: Callable[..., Tensor], left: Tensor, right: Tensor, out: Tensor) -> None:

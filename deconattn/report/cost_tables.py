@@ -95,10 +95,12 @@ def build_growth(results: CostResults, exhibit: str, title: str, model: str) -> 
     table.notes = [
         "Matrix products alone; softmax, RoPE, gates and norms are of lower order. The running sums of nonapproximate are "
         "element-wise, O(BLd).",
-        "Activations of ours: no form holds scores for backward; kernels and blocks make them again.",
+        "Activations of ours: in float32 no form of the paper's variants holds scores for backward; kernels and blocks make them "
+        "again. In bf16 on a CPU softmax holds its map up to L = 512, O(BhL²), or O(hL²) where one map serves the batch.",
         "The paper's orders follow from its printed formulas; what it prints of activation memory is not known here.",
         "The printed state of approximate, of order d²/h, is too small for a second-order feature map: see Table 8.",
-        "A variant of one's own has its costs in Tables 6 to 8; no order is stated for it here.",
+        "A variant of one's own has its costs in Tables 6 to 8; no order is stated for it here. One that states nothing but its "
+        "weights, as softplus does, holds its map for backward, O(BhL²).",
         f"In the orders: {SYMBOLS}",
     ]
     return table

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.mixers import faults
 from tests.mixers.faults import FAULTS, Fault
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -20,12 +20,12 @@ def test_the_fault_is_caught(fault: Fault, monkeypatch: pytest.MonkeyPatch, tmp_
         case = {**case, "tmp_path": tmp_path}
     fault.test(**case)
     fault.patch(monkeypatch)
-    with pytest.raises(AssertionError, match=fault.says):
+    with pytest.raises(fault.error, match=fault.says):
         fault.test(**case)
 
 
 def test_every_test_of_the_suite_has_a_fault_that_it_catches() -> None:
-    modules = [module for name, module in vars(faults).items() if name.startswith("test_")]
+    modules = {sys.modules[fault.test.__module__] for fault in FAULTS}
     assert {Path(module.__file__) for module in modules} == set(Path(__file__).parent.glob("test_*.py")) - {
         Path(__file__)
     }
