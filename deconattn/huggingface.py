@@ -109,6 +109,8 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
             nn.init.ones_(module.weight)
         elif isinstance(module, Decoder) and module.side_stream == "random":
             nn.init.normal_(module.side_embeddings, std=self.config.initializer_range)
+        elif isinstance(module, Decoder) and module.side_stream == "text":
+            nn.init.zeros_(module.side_input_ids)  # not what the memory held before: that need not even be tokens
 
     def forward(
         self,
