@@ -50,13 +50,18 @@ def test_prefill_and_decode_are_one_forward(variant: str, layout: str, heads: st
 def test_rows_of_unequal_length_repeated_and_in_another_order(
     variant: str, layout: str, heads: str, lengths: tuple[int, ...]
 ) -> None:
-    """Each row decodes as it would alone, then as the row whose past it has been given; other states are left alone."""
+    """Each row decodes as it would alone, then as the row whose past it has been given; other states are left alone.
+
+    States that are made under inference_mode are extended outside it.
+    """
     model, _ = build(config_of(variant, layout, heads))
     ids, state, order = tokens(3, 64), model.model.new_state(), [2, 0, 1, 2]
-    model.eval().model(ids[:, : max(lengths)], None, state, torch.tensor(lengths))
+    with torch.inference_mode():
+        model.eval().model(ids[:, : max(lengths)], None, state, torch.tensor(lengths))
     ahead = torch.stack([row[n : n + 8] for row, n in zip(ids, lengths, strict=True)])
     found = decode(model, ahead, state)
-    state.select(torch.tensor(order))
+    with torch.inference_mode():
+        state.select(torch.tensor(order))
     after = tokens(4, 12, seed=5)
     again = decode(model, after, state)
     for b, n in enumerate(lengths):
