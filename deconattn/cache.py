@@ -63,7 +63,7 @@ class DeconAttnCache(Cache):
         self.state = state
 
     def nbytes(self) -> int:
-        """Bytes held, the side stream's queries and keys among them."""
+        """Bytes held, the side stream's queries and keys among them (see `DecodingState.nbytes`)."""
         return self.state.nbytes()
 
     def reset(self) -> None:

@@ -176,6 +176,21 @@ def test_a_whole_model_holds_what_its_layers_state(variant: str, layout: str) ->
     assert len(side) == 2 * readers and all(x.shape[0] == 1 for x in side)
 
 
+@VARIANTS
+@torch.no_grad()
+def test_a_models_states_do_not_grow_with_the_texts_of_other_states(variant: str) -> None:
+    """What the model keeps of its side stream reaches as far as the longest text; a state of a short one counts its own part."""
+    config = config_of(variant, 2, num_hidden_layers=2, layout="even", max_position_embeddings=512)
+    model = LanguageModel(config).eval()
+    for length in (20, 300, 20, 63):
+        state = model.model.new_state()
+        model.model(torch.zeros(BATCH, length, dtype=torch.long), state=state)
+        assert state.nbytes() == costs.state_bytes(config, BATCH, length), length
+        for more in (1, 2):
+            model.model(torch.zeros(BATCH, 1, dtype=torch.long), state=state)
+            assert state.nbytes() == costs.state_bytes(config, BATCH, length + more), (length, more)
+
+
 @GROUPS
 @VARIANTS
 def test_parameters_are_those_of_the_module(variant: str, kv_heads: int) -> None:
