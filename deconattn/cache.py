@@ -88,7 +88,7 @@ class DeconAttnCache(Cache):
         """Forget the last −`tokens_to_remove` tokens of every row (transformers counts them below zero).
 
         Raises:
-            ValueError: a positive number, or running sums, which cannot forget.
+            ValueError: a positive number, more tokens than the shortest row has, or running sums, which cannot forget.
         """
         if tokens_to_remove > 0:
             raise ValueError(f"crop takes the number of tokens to remove as a negative one, not {tokens_to_remove}")

@@ -60,12 +60,17 @@ class DecodingState:
         """Forget the last `count` tokens of every row.
 
         Raises:
-            ValueError: a layer that keeps sums and cannot forget.
+            ValueError: a layer that keeps sums and cannot forget, or more tokens than a row has seen.
         """
-        if count and not self.croppable:
+        if not count:
+            return
+        if not self.croppable:
             raise ValueError("this variant keeps running sums of the past, from which no token can be taken back")
-        if count and self.seen is not None:
-            self.seen = self.seen.after(-count)
+        shortest = 0 if self.seen is None else self.seen.most if self.seen.equal else int(self.seen.rows.min())
+        if count > shortest:
+            raise ValueError(f"{count} tokens cannot be taken back: the shortest row has seen {shortest}")
+        assert self.seen is not None
+        self.seen = self.seen.after(-count)
 
     def side_for(self, length: int) -> list[QueriesKeys | None] | None:
         """The side stream's queries and keys, where they reach `length` positions."""

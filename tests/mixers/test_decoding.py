@@ -91,7 +91,7 @@ def test_a_new_state_after_new_weights_knows_nothing_of_the_old(variant: str, la
 @each_pair
 @torch.no_grad()
 def test_tokens_taken_back_are_forgotten(variant: str, layout: str, heads: str) -> None:
-    """Or, from sums, refused in plain words."""
+    """Or, from sums, refused in plain words; as is taking back more than there are."""
     model, _ = build(config_of(variant, layout, heads))
     ids, state = tokens(2, 30), model.model.new_state()
     model.eval().model(ids[:, :12], None, state)
@@ -102,3 +102,5 @@ def test_tokens_taken_back_are_forgotten(variant: str, layout: str, heads: str) 
     state.crop(4)
     other = torch.cat([ids[:, :8], ids[:, 20:26]], dim=1)
     assert_near(decode(model, other[:, 8:], state), model(other)[:, 8:], FLOAT64)
+    with pytest.raises(ValueError, match="15 tokens cannot be taken back: the shortest row has seen 14"):
+        state.crop(15)
