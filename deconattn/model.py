@@ -21,6 +21,7 @@ from deconattn.functions import gated_mlp
 from deconattn.head import head_loss
 from deconattn.layouts import is_standard
 from deconattn.mixers._contract import Mixer, QKVMixer, QueriesKeys, RMSNorm
+from deconattn.mixers._scores import side_positions
 from deconattn.mixers._states import Seen, State
 from deconattn.products import Linear
 
@@ -231,12 +232,18 @@ class Decoder(nn.Module):
             x = block(x, embeddings, None, made[-1])
         return made
 
-    def _remembered(self, length: int, skip: Skip | None) -> list[QueriesKeys | None] | None:
-        """At inference, the side stream's queries and keys; None where there is none, or gradients go through it as row 0."""
-        if not self._side_is_read(skip) or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    def _remembered(self, length: int, skip: Skip | None, kept: bool) -> list[QueriesKeys | None] | None:
+        """At inference, the side stream's queries and keys; None where there is none, or it goes along as row 0.
+
+        Row 0 it is where gradients go through it, and where code is compiled, which cannot look whether weights have changed.
+        A decoding state (`kept`) has no row for it, so that compiled code then makes queries and keys anew.
+        """
+        if not self._side_is_read(skip) or torch.is_grad_enabled():
             return None
         self._side_row(length, torch.float32)  # long enough?
-        return self.side_memory.of(self, length, self._side_queries_keys)
+        if not torch.compiler.is_compiling():
+            return self.side_memory.of(self, length, self._side_queries_keys)
+        return self._side_queries_keys(side_positions(self.config, length)) if kept else None
 
     def new_state(self) -> DecodingState:
         """An empty state, which `forward` fills and extends."""
@@ -256,7 +263,7 @@ class Decoder(nn.Module):
         """
         if state is not None and state.seen is not None:
             return torch.cat([self.step(token, skip, state) for token in input_ids.split(1, dim=1)], dim=1)
-        side = self._remembered(input_ids.shape[1], skip)
+        side = self._remembered(input_ids.shape[1], skip, state is not None)
         embeddings = x = self.embed(input_ids, skip) if side is None else self.embed_tokens(input_ids)
         if state is not None and x.shape[0] != input_ids.shape[0]:
             raise ValueError("a decoding state is filled at inference, under torch.no_grad()")
@@ -267,10 +274,15 @@ class Decoder(nn.Module):
         return self.norm(x[-input_ids.shape[0] :])
 
     @torch.no_grad()
+
+        Raises:
+            ValueError: a state of another number of rows, or one to be filled where gradients are recorded.
     def step(self, input_ids: Tensor, skip: Skip | None, state: DecodingState) -> Tensor:
         """Final hidden state (B, 1, d) of one more token a row, input_ids (B, 1)."""
+            if len(input_ids) != len(state.seen.rows):
+                raise ValueError(f"input_ids has {len(input_ids)} rows, the decoding state {len(state.seen.rows)}")
         assert state.seen is not None
-        side = state.side_for(state.seen.most + 1) or self._remembered(state.seen.most + 1, skip)
+        side = state.side_for(state.seen.most + 1) or self._remembered(state.seen.most + 1, skip, True)
         state.side = side
         embeddings = x = self.embed_tokens(input_ids)
         for n, block in enumerate(self._blocks()):
