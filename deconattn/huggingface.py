@@ -21,9 +21,10 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from deconattn.cache import DeconAttnCache
+from deconattn import mixers
 from deconattn.head import head_loss
 from deconattn.mixers._contract import RMSNorm
-from deconattn.model import Decoder, ModelConfig, Skip
+from deconattn.model import Decoder, ModelConfig, Skipping
 from deconattn.products import Linear
 
 
@@ -31,7 +32,7 @@ class DeconAttnConfig(PreTrainedConfig):
     """Qwen2's configuration fields plus `variant`, `layout` and `qk_norm` (see `deconattn.model.ModelConfig`).
 
     Raises:
-        UserError: an unknown variant or layout, or sizes that do not fit each other.
+        UserError: an unknown variant or layout, a size below 1, or sizes that do not fit each other.
     """
 
     model_type = "deconattn"
@@ -54,10 +55,15 @@ class DeconAttnConfig(PreTrainedConfig):
 
     def shape(self) -> ModelConfig:
         """The fields that the plain model is built from."""
+    def __post_init__(self, **others: Any) -> None:
+        super().__post_init__(**others)
+        # Here, so that a misspelt name is told where it stands and not when a model is made of it.
+        mixers.find(self.shape().variant)
+
         return ModelConfig.from_dict(self.to_dict())
 
 
-class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
+class DeconAttnForCausalLM(Skipping, PreTrainedModel, GenerationMixin):
     """Causal language model with any variant and layout.
 
     `skip` drops the simple layers of a trained hybrid ("skip") or only their mixers ("skip_mixer"), at evaluation.
@@ -77,7 +83,6 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         self.lm_head = Linear(shape.hidden_size, shape.vocab_size, bias=False)
         tied = {"lm_head.weight": "model.embed_tokens.weight"}
         self._tied_weights_keys = tied if config.tie_word_embeddings else {}
-        self.skip: Skip | None = None
         # What transformers calls a model whose past cannot be cropped.
         self._is_stateful = not self.new_cache().is_croppable
         self.post_init()
@@ -145,7 +150,13 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         else:
             assert attention_mask is not None
             # Rows are moved so that text begins at position 0, and moved back: a causal model then never sees the padding.
-            hidden = self.model(input_ids.gather(1, order), self.skip, state, attention_mask.bool().sum(1))
+            # What all rows pad is cut off, so that positions, and what a side stream is asked for, follow the text alone.
+            lengths, width = attention_mask.bool().sum(1), input_ids.shape[1]
+            longest = int(lengths.max())
+            hidden = self.model(input_ids.gather(1, order[:, :longest]), self.skip, state, lengths)
+            if state is not None:
+                state.padding = width - longest
+            hidden = nn.functional.pad(hidden, (0, 0, 0, width - longest))
             hidden = hidden.gather(1, order.argsort(1).unsqueeze(-1).expand_as(hidden))
         logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
         loss = None
