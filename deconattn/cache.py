@@ -29,8 +29,8 @@ class LayerState(CacheLayerMixin):
         return self.state.croppable
 
     def get_seq_length(self) -> int:
-        """Positions seen so far, padding included."""
-        return 0 if self.whole.seen is None else self.whole.seen.most
+        """Columns seen so far, padding included."""
+        return 0 if self.whole.seen is None else self.whole.seen.most + self.whole.padding
 
     def get_max_length(self) -> int:
         """No limit of its own."""

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 
 
 class DecodingState:
-    """The states of a model's layers, and how many tokens each row has seen (None before the first)."""
+    """The states of a model's layers, and how many tokens each row has seen (None before the first).
+
+    `padding` counts the columns that came beside the longest row's text and took no position: whoever sends masks counts
+    them, the layers never saw them.
+    """
 
     def __init__(self, layers: list[State]) -> None:
         self.layers = layers
         self.seen: Seen | None = None
         self.side: list[QueriesKeys | None] | None = None
+        self.padding = 0
 
     def begin(
         self,
@@ -41,6 +46,7 @@ class DecodingState:
     def reset(self) -> None:
         """Forget everything."""
         self.seen = self.side = None
+        self.padding = 0
         for layer in self.layers:
             layer.reset()
 
@@ -102,6 +108,7 @@ class SideMemory:
         They are cut from those of the longest text so far, so that a state's size depends on its own text alone.
         """
         made_from = _fingerprint(decoder)
+        positions = side_positions(decoder.config, length)
         if made_from != self._made_from or not self._made_from or self._length < length:
             self._layers, self._made_from, self._length = make(positions), made_from, positions
         return [pair and (pair[0][:, :, :positions], pair[1][:, :, :positions]) for pair in self._layers]
@@ -112,7 +119,6 @@ def side_nbytes(side: list[QueriesKeys | None] | None) -> int:
     return sum(x.numel() * x.element_size() for pair in side or [] if pair for x in pair)
 
 
-        positions = side_positions(decoder.config, length)
 def _fingerprint(module: nn.Module) -> tuple[object, ...]:
     """Changes with the precision and with every update of a weight that shows; empty where it cannot tell.
 
