@@ -29,8 +29,8 @@ class LayerState(CacheLayerMixin):
         return self.state.croppable
 
     def get_seq_length(self) -> int:
-        """Positions seen so far, padding included."""
-        return 0 if self.whole.seen is None else self.whole.seen.most
+        """Columns seen so far, padding included."""
+        return 0 if self.whole.seen is None else self.whole.seen.most + self.whole.padding
 
     def get_max_length(self) -> int:
         """No limit of its own."""
@@ -63,7 +63,7 @@ class DeconAttnCache(Cache):
         self.state = state
 
     def nbytes(self) -> int:
-        """Bytes held, the side stream's queries and keys among them."""
+        """Bytes held, the side stream's queries and keys among them (see `DecodingState.nbytes`)."""
         return self.state.nbytes()
 
     def reset(self) -> None:
@@ -88,7 +88,7 @@ class DeconAttnCache(Cache):
         """Forget the last −`tokens_to_remove` tokens of every row (transformers counts them below zero).
 
         Raises:
-            ValueError: a positive number, or running sums, which cannot forget.
+            ValueError: a positive number, more tokens than the shortest row has, or running sums, which cannot forget.
         """
         if tokens_to_remove > 0:
             raise ValueError(f"crop takes the number of tokens to remove as a negative one, not {tokens_to_remove}")

@@ -6,7 +6,7 @@ Importing this module registers the model type, so that
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,14 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
 
+from deconattn import mixers
 from deconattn.cache import DeconAttnCache
+from deconattn.decoding import DecodingState
 from deconattn.head import head_loss
 from deconattn.mixers._contract import RMSNorm
-from deconattn.model import Decoder, ModelConfig, Skip
+from deconattn.model import Decoder, ModelConfig, Skipping
 from deconattn.products import Linear
 
 
@@ -31,7 +34,7 @@ class DeconAttnConfig(PreTrainedConfig):
     """Qwen2's configuration fields plus `variant`, `layout` and `qk_norm` (see `deconattn.model.ModelConfig`).
 
     Raises:
-        UserError: an unknown variant or layout, or sizes that do not fit each other.
+        UserError: an unknown variant or layout, a size below 1, or sizes that do not fit each other.
     """
 
     model_type = "deconattn"
@@ -52,12 +55,17 @@ class DeconAttnConfig(PreTrainedConfig):
     variant: str = "standard"
     layout: str = "uniform"
 
+    def __post_init__(self, **others: Any) -> None:
+        super().__post_init__(**others)
+        # Here, so that a misspelt name is told where it stands and not when a model is made of it.
+        mixers.find(self.shape().variant)
+
     def shape(self) -> ModelConfig:
         """The fields that the plain model is built from."""
         return ModelConfig.from_dict(self.to_dict())
 
 
-class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
+class DeconAttnForCausalLM(Skipping, PreTrainedModel, GenerationMixin):
     """Causal language model with any variant and layout.
 
     `skip` drops the simple layers of a trained hybrid ("skip") or only their mixers ("skip_mixer"), at evaluation.
@@ -77,7 +85,6 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         self.lm_head = Linear(shape.hidden_size, shape.vocab_size, bias=False)
         tied = {"lm_head.weight": "model.embed_tokens.weight"}
         self._tied_weights_keys = tied if config.tie_word_embeddings else {}
-        self.skip: Skip | None = None
         # What transformers calls a model whose past cannot be cropped.
         self._is_stateful = not self.new_cache().is_croppable
         self.post_init()
@@ -117,44 +124,60 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | Tensor = 0,
         return_dict: bool | None = None,
         use_cache: bool | None = None,
         past_key_values: DeconAttnCache | None = None,
-        **unsupported: Any,
+        num_items_in_batch: int | Tensor | None = None,
+        **others: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Logits (B, L, V) of input_ids (B, L), which stand behind what `past_key_values` has seen.
 
         `attention_mask` (B, L), or (B, past + L), may pad each row on the left or on the right: positions follow the text.
-        `labels` (B, L), −100 where ignored, are shifted inside; `logits_to_keep` > 0 keeps the last positions only;
-        `use_cache` makes a cache where none is given.
+        `labels` (B, L), −100 where ignored, are shifted inside; the loss is their mean, or their sum over `num_items_in_batch`.
+        `logits_to_keep` keeps the last positions only, or those whose indices a tensor holds; 0 keeps all. `use_cache` makes a
+        cache where none is given. `position_ids` may be given where they are those that the model uses anyway.
 
         Raises:
-            ValueError: a mask with holes, another cache, a cache with gradients, or an argument that cannot be honoured.
+            ValueError: a mask with holes, of another shape, without text in a row or at odds with the cache; another cache, one
+                of another number of rows or with gradients; other positions, or another argument that cannot be honoured.
         """
+        positions = others.pop("position_ids", None)
         rejected = [
             name
-            for name, value in unsupported.items()
+            for name, value in others.items()
             if value is not None and value is not False and name != "cache_position"
         ]
         if rejected:
             raise ValueError(f"DeconAttnForCausalLM cannot honour {', '.join(sorted(rejected))}")
         cache = self._cache(past_key_values, use_cache)
         state = cache.state if cache else None
-        order = _text_first(attention_mask, input_ids, cache.get_seq_length() if cache else 0)
+        order = _text_first(attention_mask, input_ids, state)
+        if positions is not None:
+            _check_positions(positions, attention_mask if order is not None else None, input_ids, state)
         if order is None:
             hidden = self.model(input_ids, self.skip, state)
         else:
             assert attention_mask is not None
             # Rows are moved so that text begins at position 0, and moved back: a causal model then never sees the padding.
-            hidden = self.model(input_ids.gather(1, order), self.skip, state, attention_mask.bool().sum(1))
+            # What all rows pad is cut off, so that positions, and what a side stream is asked for, follow the text alone.
+            lengths, width = attention_mask.bool().sum(1), input_ids.shape[1]
+            longest = int(lengths.max())
+            hidden = self.model(input_ids.gather(1, order[:, :longest]), self.skip, state, lengths)
+            if state is not None:
+                state.padding = width - longest
+            hidden = nn.functional.pad(hidden, (0, 0, 0, width - longest))
             hidden = hidden.gather(1, order.argsort(1).unsqueeze(-1).expand_as(hidden))
-        logits = self.lm_head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+        logits = self.lm_head(slice_logits_to_keep(hidden, logits_to_keep))
         loss = None
         if labels is not None:
             targets = labels[:, 1:].flatten()
             kept = targets != -100
-            loss = head_loss(hidden[:, :-1].flatten(0, 1)[kept], self.lm_head.weight, targets[kept], "mean")
+            reduction: Literal["mean", "sum"] = "mean" if num_items_in_batch is None else "sum"
+            loss = head_loss(hidden[:, :-1].flatten(0, 1)[kept], self.lm_head.weight, targets[kept], reduction)
+            if num_items_in_batch is not None:
+                # Counted over the batches of an update, which may lie on several devices.
+                loss = loss / torch.as_tensor(num_items_in_batch, device=loss.device)
         output = CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
         return output.to_tuple() if return_dict is False else output
 
@@ -177,22 +200,53 @@ class DeconAttnForCausalLM(PreTrainedModel, GenerationMixin):
         return self.lm_head
 
 
-def _text_first(mask: Tensor | None, input_ids: Tensor, seen: int) -> Tensor | None:
+def _text_first(mask: Tensor | None, input_ids: Tensor, state: DecodingState | None) -> Tensor | None:
     """Per row, the order of positions (B, L) that puts the text before its padding; None when there is none to move."""
-    if mask is None or bool(mask.all()):
+    if mask is None:
         return None
-    if seen:
-        if not bool(mask[:, -input_ids.shape[1] :].all()):
-            raise ValueError("attention_mask pads tokens behind those of the cache; only the first ones may be padded")
-        return None  # the cache knows how long each row is
-    if mask.shape != input_ids.shape:
-        raise ValueError(
-            f"attention_mask has shape {tuple(mask.shape)}, input_ids {tuple(input_ids.shape)}; they must agree"
-        )
+    new, seen = input_ids.shape[1], state.seen if state is not None else None
+    past = 0 if state is None or seen is None else seen.most + state.padding
+    rows, allowed = len(input_ids), {new, past + new}
+    if mask.shape not in [(rows, width) for width in allowed]:
+        shapes = " or ".join(str((rows, width)) for width in sorted(allowed))
+        raise ValueError(f"attention_mask has shape {tuple(mask.shape)}; for these input_ids it must have {shapes}")
     mask = mask.bool()
+    if seen is not None:
+        # The cache knows how long each row is; a mask may repeat it.
+        if not bool(mask[:, -new:].all()):
+            raise ValueError("attention_mask pads tokens behind those of the cache; only the first ones may be padded")
+        if mask.shape[1] > new and len(seen.rows) == rows and not torch.equal(mask[:, :past].sum(1), seen.rows):
+            raise ValueError(
+                f"attention_mask shows {mask[:, :past].sum(1).tolist()} tokens a row of what the cache has seen, "
+                f"which are {seen.rows.tolist()}"
+            )
+        return None
+    if bool(mask.all()):
+        return None
+    if not bool(mask.any(1).all()):
+        empty = (~mask.any(1)).nonzero().flatten().tolist()
+        raise ValueError(f"attention_mask leaves no text in rows {empty}; each row has at least one token")
     if bool((mask[:, 1:] != mask[:, :-1]).sum(1).gt(1).any()):
         raise ValueError("attention_mask has holes; padding may stand on the left or on the right of each row")
     return torch.argsort(~mask, dim=1, stable=True)
+
+
+def _check_positions(given: Tensor, mask: Tensor | None, input_ids: Tensor, state: DecodingState | None) -> None:
+    """Refuse positions of text that are not those that the model uses; a `mask` (B, L) is that of rows with padding."""
+    if mask is not None:
+        expected, text = mask.bool().cumsum(1) - 1, mask.bool()
+    else:
+        expected = torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
+        if state is not None and state.seen is not None:
+            expected = state.seen.rows[:, None] + expected[:1]
+        text = torch.ones_like(expected, dtype=torch.bool)
+    if given.shape not in (expected.shape, expected[:1].shape, expected[0].shape) or bool(
+        ((given != expected) & text).any()
+    ):
+        raise ValueError(
+            "position_ids differ from the positions that this model uses: each row's text counts from 0, padding not at all, "
+            "and goes on where a cache ends"
+        )
 
 
 AutoConfig.register("deconattn", DeconAttnConfig)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,22 @@ from deconattn.functions import gated_mlp
 from deconattn.head import head_loss
 from deconattn.layouts import is_standard
 from deconattn.mixers._contract import Mixer, QKVMixer, QueriesKeys, RMSNorm
+from deconattn.mixers._scores import side_positions
 from deconattn.mixers._states import Seen, State
+from deconattn.nearest import not_one_of
 from deconattn.products import Linear
 
 Skip = Literal["skip", "skip_mixer"]
+
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class ModelConfig:
     """Shape of a model, in Qwen2's field names, plus `variant`, `layout` and `qk_norm`.
 
     Raises:
-        UserError: sizes that do not fit each other.
+        UserError: a size below 1, sizes that do not fit each other, or an unknown layout.
     """
 
     vocab_size: int
@@ -54,6 +66,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.num_key_value_heads is None:
             object.__setattr__(self, "num_key_value_heads", self.num_attention_heads)
+        for name in SIZES:
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it is at least 1")
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
@@ -231,12 +246,18 @@ class Decoder(nn.Module):
             x = block(x, embeddings, None, made[-1])
         return made
 
-    def _remembered(self, length: int, skip: Skip | None) -> list[QueriesKeys | None] | None:
-        """At inference, the side stream's queries and keys; None where there is none, or gradients go through it as row 0."""
-        if not self._side_is_read(skip) or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    def _remembered(self, length: int, skip: Skip | None, kept: bool) -> list[QueriesKeys | None] | None:
+        """At inference, the side stream's queries and keys; None where there is none, or it goes along as row 0.
+
+        Row 0 it is where gradients go through it, and where code is compiled, which cannot look whether weights have changed.
+        A decoding state (`kept`) has no row for it, so that compiled code then makes queries and keys anew.
+        """
+        if not self._side_is_read(skip) or torch.is_grad_enabled():
             return None
         self._side_row(length, torch.float32)  # long enough?
-        return self.side_memory.of(self, length, self._side_queries_keys)
+        if not torch.compiler.is_compiling():
+            return self.side_memory.of(self, length, self._side_queries_keys)
+        return self._side_queries_keys(side_positions(self.config, length)) if kept else None
 
     def new_state(self) -> DecodingState:
         """An empty state, which `forward` fills and extends."""
@@ -253,10 +274,15 @@ class Decoder(nn.Module):
 
         With a `state`, the tokens stand behind those that it has seen, and are put into it: of a new one the first `lengths`
         (B,) of each row, or all. States hold no gradient.
+
+        Raises:
+            ValueError: a state of another number of rows, or one to be filled where gradients are recorded.
         """
         if state is not None and state.seen is not None:
+            if len(input_ids) != len(state.seen.rows):
+                raise ValueError(f"input_ids has {len(input_ids)} rows, the decoding state {len(state.seen.rows)}")
             return torch.cat([self.step(token, skip, state) for token in input_ids.split(1, dim=1)], dim=1)
-        side = self._remembered(input_ids.shape[1], skip)
+        side = self._remembered(input_ids.shape[1], skip, state is not None)
         embeddings = x = self.embed(input_ids, skip) if side is None else self.embed_tokens(input_ids)
         if state is not None and x.shape[0] != input_ids.shape[0]:
             raise ValueError("a decoding state is filled at inference, under torch.no_grad()")
@@ -270,7 +296,7 @@ class Decoder(nn.Module):
     def step(self, input_ids: Tensor, skip: Skip | None, state: DecodingState) -> Tensor:
         """Final hidden state (B, 1, d) of one more token a row, input_ids (B, 1)."""
         assert state.seen is not None
-        side = state.side_for(state.seen.most + 1) or self._remembered(state.seen.most + 1, skip)
+        side = state.side_for(state.seen.most + 1) or self._remembered(state.seen.most + 1, skip, True)
         state.side = side
         embeddings = x = self.embed_tokens(input_ids)
         for n, block in enumerate(self._blocks()):
@@ -290,7 +316,24 @@ class Decoder(nn.Module):
         return maps
 
 
-class LanguageModel(nn.Module):
+class Skipping:
+    """A model whose simple layers, or their mixers alone, can be left out: `skip` is "skip", "skip_mixer" or None."""
+
+    _skip: Skip | None = None
+
+    @property
+    def skip(self) -> Skip | None:
+        """What is left out; anything else that is put here is a UserError."""
+        return self._skip
+
+    @skip.setter
+    def skip(self, mode: Skip | None) -> None:
+        if mode is not None and mode not in get_args(Skip):
+            raise UserError(f"{not_one_of(mode, 'skip', get_args(Skip))}; None leaves nothing out")
+        self._skip = mode
+
+
+class LanguageModel(Skipping, nn.Module):
     """Decoder and head. `skip` drops the simple layers of a trained hybrid ("skip") or only their mixers ("skip_mixer")."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -300,7 +343,6 @@ class LanguageModel(nn.Module):
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-        self.skip: Skip | None = None
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Logits (B, L, V) of input_ids (B, L)."""

@@ -9,7 +9,7 @@ from deconattn import costs, mixers
 from deconattn.mixers._costs import Costs
 from deconattn.mixers._states import paged
 from deconattn.mixers._taylor import features, switch
-from deconattn.model import ModelConfig
+from deconattn.model import LanguageModel, ModelConfig
 from tests.mixers.counting import BATCH, bare, counted, stepper
 
 
@@ -35,6 +35,21 @@ def test_the_step_that_turns_keys_into_sums_costs_them_once() -> None:
     assert most == 162
     turning = 2 * BATCH * 2 * features(16) * 17 * paged(most)
     assert counted(stepper(bare(config), most + 1)[2]) == costs_of(config, most + 1).decode_flops + turning
+
+
+@pytest.mark.parametrize("variant", mixers.names())
+@torch.no_grad()
+def test_a_models_states_do_not_grow_with_the_texts_of_other_states(variant: str) -> None:
+    """What the model keeps of its side stream reaches as far as the longest text; a state of a short one counts its own part."""
+    config = config_of(variant, 2, num_hidden_layers=2, layout="even", max_position_embeddings=512)
+    model = LanguageModel(config).eval()
+    for length in (20, 300, 20, 63):
+        state = model.model.new_state()
+        model.model(torch.zeros(BATCH, length, dtype=torch.long), state=state)
+        assert state.nbytes() == costs.state_bytes(config, BATCH, length), length
+        for more in (1, 2):
+            model.model(torch.zeros(BATCH, 1, dtype=torch.long), state=state)
+            assert state.nbytes() == costs.state_bytes(config, BATCH, length + more), (length, more)
 
 
 def test_training_flops_are_three_forwards_with_the_side_stream_as_a_row() -> None:

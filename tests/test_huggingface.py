@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from deconattn import DeconAttnConfig, DeconAttnForCausalLM
+from deconattn.cache import DeconAttnCache
+from deconattn.errors import UserError
 from deconattn.model import LanguageModel, ModelConfig, initialise
 
 SHAPE: dict[str, Any] = {
@@ -80,3 +83,168 @@ def test_auto_config_keeps_variant_and_layout(tmp_path: Path) -> None:
     DeconAttnConfig(**SHAPE, variant="approximate", layout="quarter", qk_norm=True).save_pretrained(tmp_path)
     config = AutoConfig.from_pretrained(tmp_path)
     assert (config.variant, config.layout, config.qk_norm, config.rope_theta) == ("approximate", "quarter", True, 500.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"variant": "standrd"}, "variant 'standrd' is not one of"),
+        ({"layout": "evn"}, "did you mean 'even'"),
+        ({"hidden_size": 0}, "hidden_size is 0; it is at least 1"),
+        ({"num_attention_heads": 3}, "hidden_size 32 is not a multiple"),
+    ],
+)
+def test_a_configuration_that_fits_no_model_is_refused_where_it_is_made(
+    fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        DeconAttnConfig(**{**SHAPE, **fields})
+    DeconAttnConfig(**SHAPE).save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+    with pytest.raises(UserError, match=message):
+        AutoConfig.from_pretrained(tmp_path)
+
+
+def test_a_skip_that_does_not_exist_is_refused() -> None:
+    model = as_transformers(trained("mlp", "even"))
+    with pytest.raises(UserError, match="'skp' is not a skip; did you mean 'skip'"):
+        model.skip = "skp"
+    assert model.skip is None
+
+
+def test_a_loss_over_a_given_number_of_items_is_the_sum_over_that_number() -> None:
+    """So that batches of unequal size, taken one after the other, weigh each of their tokens the same."""
+    model, rows = as_transformers(trained("standard", "uniform")), tokens(2, 12)
+    labels = rows.clone()
+    labels[0, :7] = -100
+    mean = model(rows, labels=labels).loss
+    for items in (40, torch.tensor(40)):
+        torch.testing.assert_close(model(rows, labels=labels, num_items_in_batch=items).loss, mean * 16 / 40)
+
+
+def test_transformers_trains_the_model(tmp_path: Path) -> None:
+    """A step of SGD over two batches of unequal text moves weights along the gradient of the mean over all of it."""
+    pytest.importorskip("accelerate")
+    from transformers import Trainer, TrainingArguments
+
+    model, reference = (as_transformers(trained("rndembqk", "even")).train() for _ in range(2))
+    rows = tokens(4, 9)
+    labels = rows.clone()
+    labels[:2, :6] = -100
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=2, report_to=[],
+        use_cpu=True, disable_tqdm=True, optim="sgd", learning_rate=0.1, max_grad_norm=0.0, lr_scheduler_type="constant",
+        save_strategy="no",
+    )  # fmt: skip
+    data = [{"input_ids": row, "labels": label} for row, label in zip(rows, labels, strict=True)]
+    Trainer(model=model, args=arguments, train_dataset=data).train()
+    reference(rows, labels=labels).loss.backward()
+    before = dict(reference.named_parameters())
+    moved = torch.cat([(p - before[name]).detach().flatten() for name, p in model.named_parameters()])
+    wanted = torch.cat([
+        -0.1 * (torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in before.values()
+    ])  # fmt: skip
+    assert (moved - wanted).norm() <= 1e-3 * wanted.norm()
+
+
+@torch.no_grad()
+def test_logits_are_kept_by_number_and_by_index() -> None:
+    model, rows = as_transformers(trained("staticembqk", "even")), tokens(2, 9)
+    every = model(rows).logits
+    torch.testing.assert_close(model(rows, logits_to_keep=2).logits, every[:, -2:])
+    torch.testing.assert_close(model(rows, logits_to_keep=torch.tensor([5, 0])).logits, every[:, [5, 0]])
+    a_row = torch.tensor([[1, 2], [8, 3]])
+    torch.testing.assert_close(
+        model(rows, logits_to_keep=a_row).logits, torch.stack([every[0, [1, 2]], every[1, [8, 3]]])
+    )
+
+
+@torch.no_grad()
+def test_positions_may_be_given_where_they_are_the_models_own() -> None:
+    model, rows = as_transformers(trained("standard", "uniform")), tokens(2, 6)
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]])
+    own = (mask.cumsum(1) - 1).clamp(min=0)
+    expected = model(rows, attention_mask=mask, use_cache=True)
+    found = model(rows, attention_mask=mask, position_ids=own, use_cache=True)
+    assert torch.equal(found.logits, expected.logits)
+    ahead = torch.arange(6)
+    for shape in (ahead, ahead[None], ahead.expand(2, 6)):
+        assert torch.equal(model(rows, position_ids=shape).logits, model(rows).logits)
+    for wrong, more in (
+        (ahead[None], {"attention_mask": mask}),
+        (ahead[None] + 1, {}),
+        (ahead[None, :3], {}),
+        (torch.tensor([[0, 1, 2, 0, 1, 2]]), {}),
+    ):
+        with pytest.raises(ValueError, match="position_ids differ"):
+            model(rows, position_ids=wrong, **more)
+    with pytest.raises(ValueError, match="position_ids differ"):
+        model(rows[:, :1], past_key_values=found.past_key_values, position_ids=torch.tensor([[6], [6]]))
+    model(rows[:, :1], past_key_values=found.past_key_values, position_ids=torch.tensor([[6], [4]]))
+
+
+def prefilled(model: DeconAttnForCausalLM, rows: torch.Tensor, **more: Any) -> DeconAttnCache:
+    with torch.no_grad():
+        return model(rows, use_cache=True, **more).past_key_values
+
+
+@pytest.mark.parametrize("variant", ["standard", "mlp", "nonapproximate", "rndembqk"])
+@torch.no_grad()
+def test_a_mask_or_a_batch_at_odds_with_the_cache_is_refused(variant: str) -> None:
+    model, rows = as_transformers(trained(variant, "uniform")), tokens(2, 8)
+    first, last = rows[:, :7], rows[:, 7:]
+    mask = torch.ones(2, 8, dtype=torch.long)
+    mask[:, :3] = 0
+    with pytest.raises(ValueError, match=r"shows \[4, 4\] tokens a row .* which are \[7, 7\]"):
+        model(last, attention_mask=mask, past_key_values=prefilled(model, first))
+    with pytest.raises(ValueError, match=r"shows \[7, 7\] tokens a row .* which are \[4, 4\]"):
+        model(
+            last,
+            attention_mask=torch.ones(2, 8),
+            past_key_values=prefilled(model, first, attention_mask=mask[:, :7]),
+        )
+    with pytest.raises(ValueError, match="input_ids has 3 rows, the decoding state 2"):
+        model(tokens(3, 1), past_key_values=prefilled(model, first))
+    with pytest.raises(ValueError, match=r"shape \(2, 3\); .* \(2, 1\) or \(2, 8\)"):
+        model(last, attention_mask=torch.ones(2, 3), past_key_values=prefilled(model, first))
+    with pytest.raises(ValueError, match=r"shape \(2, 3\); .* \(2, 7\)"):
+        model(first, attention_mask=torch.ones(2, 3))
+    # All rows padded: the cache counts columns as masks do, and the model reads what stands in them.
+    cache = prefilled(model, first, attention_mask=mask[:, :7])
+    assert cache.get_seq_length() == 7
+    found = model(last, attention_mask=mask, past_key_values=cache).logits
+    torch.testing.assert_close(found, model(rows[:, 3:]).logits[:, -1:])
+    assert cache.get_seq_length() == 8
+    # What a row may see of the past is known, so that its new columns are enough.
+    model(last, attention_mask=torch.ones(2, 1), past_key_values=cache)
+
+
+def test_a_row_without_text_is_refused() -> None:
+    mask = torch.ones(3, 5, dtype=torch.long)
+    mask[1] = 0
+    with pytest.raises(ValueError, match=r"no text in rows \[1\]"):
+        as_transformers(trained("nonapproximate", "uniform"))(tokens(3, 5), attention_mask=mask)
+
+
+@torch.no_grad()
+def test_no_more_is_taken_back_than_was_seen() -> None:
+    model, rows = as_transformers(trained("standard", "uniform")), tokens(2, 7)
+    mask = torch.ones(2, 7, dtype=torch.long)
+    mask[1, :4] = 0
+    for cache, seen in ((prefilled(model, rows), 7), (prefilled(model, rows, attention_mask=mask), 3)):
+        with pytest.raises(ValueError, match=f"50 tokens cannot be taken back: the shortest row has seen {seen}"):
+            cache.crop(-50)
+        assert cache.get_seq_length() == 7
+        cache.crop(-2)
+        assert cache.get_seq_length() == 5
+
+
+def test_compiled_generation_is_generation() -> None:
+    """Past eight positions, a power of two, from where more of the side stream is needed."""
+    model, rows = as_transformers(trained("rndembqk", "even")), tokens(2, 7)
+    settings = GenerationConfig(max_new_tokens=3, do_sample=False, pad_token_id=0)
+    expected = model.generate(rows, generation_config=settings)
+    torch.compiler.reset()
+    model.forward = torch.compile(model.forward, backend="eager")
+    assert torch.equal(model.generate(rows, generation_config=settings), expected)

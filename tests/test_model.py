@@ -119,6 +119,19 @@ def test_the_heads_gradients_are_handed_on_once() -> None:
         ({"num_attention_heads": 3}, "hidden_size 32 is not a multiple of num_attention_heads 3"),
         ({"num_key_value_heads": 3}, "num_attention_heads 4 is not a multiple of num_key_value_heads 3"),
         ({"hidden_size": 36, "num_attention_heads": 12}, "the head size 3"),
+        *(
+            ({name: size}, f"^{name} is {size}; it is at least 1$")
+            for name in (
+                "vocab_size",
+                "hidden_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "num_key_value_heads",
+                "max_position_embeddings",
+            )
+            for size in (0, -32)
+        ),
         ({"layout": "evn"}, "even"),
         ({"variant": "softmaxx"}, "softmaxx"),
     ],
@@ -133,6 +146,17 @@ def test_shapes_that_do_not_fit_are_refused(changes: dict[str, object], message:
     }
     with pytest.raises(UserError, match=message):
         LanguageModel(ModelConfig(**{**fields, **changes}))
+
+
+def test_a_skip_that_does_not_exist_is_refused() -> None:
+    model = LanguageModel(ModelConfig(
+        vocab_size=8, hidden_size=32, intermediate_size=8, num_hidden_layers=2, num_attention_heads=4))  # fmt: skip
+    for mode in ("skip", "skip_mixer", None):
+        model.skip = mode
+        assert model.skip == mode
+    with pytest.raises(UserError, match="'skp' is not a skip; did you mean 'skip'"):
+        model.skip = "skp"
+    assert model.skip is None
 
 
 def test_a_file_that_defines_no_mixer_is_named(tmp_path: object) -> None:

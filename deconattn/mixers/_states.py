@@ -6,6 +6,8 @@ so a state needs no mask: a row's length says what of it counts.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -47,8 +49,9 @@ class State:
 
     def select(self, index: Tensor) -> None:
         """Keep rows `index` (B',) of the batch, in that order: beams are reordered and repeated so."""
-        for name, value in self.tensors.items():
-            self.tensors[name] = value.index_select(0, index.to(value.device))
+        with lasting():
+            for name, value in self.tensors.items():
+                self.tensors[name] = value.index_select(0, index.to(value.device))
 
     def reset(self) -> None:
         """Forget everything."""
@@ -76,7 +79,8 @@ class Rows(State):
     def fill(self, **vectors: Tensor) -> None:
         """Take the vectors (B, heads, L, head_dim) of the first L positions."""
         for name, x in vectors.items():
-            buffer = x.new_zeros(*x.shape[:2], paged(x.shape[2]), x.shape[3])
+            with lasting():
+                buffer = x.new_zeros(*x.shape[:2], paged(x.shape[2]), x.shape[3])
             buffer[:, :, : x.shape[2]] = x.detach()
             self.tensors[name] = buffer
 
@@ -86,7 +90,8 @@ class Rows(State):
         for name, x in vectors.items():
             buffer = self.tensors[name]
             if seen.most == buffer.shape[2]:
-                buffer = torch.cat([buffer, buffer.new_zeros(*buffer.shape[:2], PAGE, buffer.shape[3])], dim=2)
+                with lasting():
+                    buffer = torch.cat([buffer, buffer.new_zeros(*buffer.shape[:2], PAGE, buffer.shape[3])], dim=2)
                 self.tensors[name] = buffer
             if seen.equal:
                 buffer[:, :, seen.most] = x[:, :, 0].detach()
@@ -94,6 +99,13 @@ class Rows(State):
                 buffer[torch.arange(len(buffer), device=buffer.device), :, seen.rows] = x[:, :, 0].detach()
             every.append(buffer[:, :, : seen.most + 1])
         return every
+
+
+@contextmanager
+def lasting() -> Iterator[None]:
+    """Where tensors are made that are written into later: under inference_mode they could not be, once it is over."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def paged(length: int) -> int:

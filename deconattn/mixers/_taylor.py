@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deconattn.functions import widened
-from deconattn.mixers._states import Rows, State
+from deconattn.mixers._states import Rows, State, lasting
 
 SUMMED_AT_ONCE = 256  # positions whose φ(k) is held at a time
 
@@ -94,6 +94,9 @@ class TaylorState(State):
             seen = (place < lengths[:, None])[:, None, :, None]
             total = total + phi(_scaled(k)).transpose(-1, -2) @ (_with_one(v) * seen)
         assert isinstance(total, Tensor)
+        if total.is_inference():
+            with lasting():  # `step` adds to them in place
+                total = total.clone()
         self.tensors["sums"], self.rows = total, None
 
     def step(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -50,13 +50,18 @@ def test_prefill_and_decode_are_one_forward(variant: str, layout: str, heads: st
 def test_rows_of_unequal_length_repeated_and_in_another_order(
     variant: str, layout: str, heads: str, lengths: tuple[int, ...]
 ) -> None:
-    """Each row decodes as it would alone, then as the row whose past it has been given; other states are left alone."""
+    """Each row decodes as it would alone, then as the row whose past it has been given; other states are left alone.
+
+    States that are made under inference_mode are extended outside it.
+    """
     model, _ = build(config_of(variant, layout, heads))
     ids, state, order = tokens(3, 64), model.model.new_state(), [2, 0, 1, 2]
-    model.eval().model(ids[:, : max(lengths)], None, state, torch.tensor(lengths))
+    with torch.inference_mode():
+        model.eval().model(ids[:, : max(lengths)], None, state, torch.tensor(lengths))
     ahead = torch.stack([row[n : n + 8] for row, n in zip(ids, lengths, strict=True)])
     found = decode(model, ahead, state)
-    state.select(torch.tensor(order))
+    with torch.inference_mode():
+        state.select(torch.tensor(order))
     after = tokens(4, 12, seed=5)
     again = decode(model, after, state)
     for b, n in enumerate(lengths):
@@ -86,7 +91,7 @@ def test_a_new_state_after_new_weights_knows_nothing_of_the_old(variant: str, la
 @each_pair
 @torch.no_grad()
 def test_tokens_taken_back_are_forgotten(variant: str, layout: str, heads: str) -> None:
-    """Or, from sums, refused in plain words."""
+    """Or, from sums, refused in plain words; as is taking back more than there are."""
     model, _ = build(config_of(variant, layout, heads))
     ids, state = tokens(2, 30), model.model.new_state()
     model.eval().model(ids[:, :12], None, state)
@@ -97,3 +102,5 @@ def test_tokens_taken_back_are_forgotten(variant: str, layout: str, heads: str) 
     state.crop(4)
     other = torch.cat([ids[:, :8], ids[:, 20:26]], dim=1)
     assert_near(decode(model, other[:, 8:], state), model(other)[:, 8:], FLOAT64)
+    with pytest.raises(ValueError, match="15 tokens cannot be taken back: the shortest row has seen 14"):
+        state.crop(15)

@@ -120,6 +120,11 @@ def test_new_weights_leave_nothing_of_the_old_behind(variant: str, layout: str, 
         next(model.parameters()).data.mul_(2.0)
         doubled = updated | {(name := next(iter(dict(model.named_parameters())))): 2.0 * updated[name]}
         assert_near(model(ids), expected(doubled), FLOAT64, "after new tensors:")
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if tensor.is_floating_point():
+                tensor.data.mul_(1.25)
+        grown = {name: 1.25 * x if x.is_floating_point() else x for name, x in doubled.items()}
+        assert_near(model(ids), expected(grown), FLOAT64, "after an update that raises no version:")
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])

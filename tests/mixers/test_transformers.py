@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from deconattn import DeconAttnConfig, DeconAttnForCausalLM
@@ -104,13 +104,14 @@ def test_generation_with_a_cache_is_generation_without(variant: str, layout: str
 @each_pair
 @torch.no_grad()
 def test_generation_continues_each_row_as_it_would_alone(variant: str, layout: str, heads: str) -> None:
-    model = wrapped(config_of(variant, layout, heads))
+    """Where all rows are padded too, to as many columns as the model has positions: what they take follows the text."""
+    model = wrapped(config_of(variant, layout, heads, max_position_embeddings=21))
     lengths = (13, 6, 1)
-    rows, mask = padded(tokens(3, 13), lengths, "left")
+    rows, mask = (nn.functional.pad(x, (8, 0)) for x in padded(tokens(3, 13), lengths, "left"))
     settings = GenerationConfig(max_new_tokens=8, pad_token_id=0, do_sample=False)
     together = model.generate(rows, attention_mask=mask, generation_config=settings)
     for row, n in enumerate(lengths):
         text = tokens(3, 13)[row : row + 1, :n]
         for _ in range(8):
             text = torch.cat([text, model(text).logits[:, -1:].argmax(-1)], dim=1)
-        assert together[row, 13 - n :].tolist() == text[0].tolist()
+        assert together[row, 21 - n :].tolist() == text[0].tolist()

@@ -102,6 +102,8 @@ FAULTS = [
     Fault("new tensors are not seen", exchange(decoding, "_fingerprint", lambda _: lambda module: (
               [p._version for p in module.parameters()],)),
           test_models.test_new_weights_leave_nothing_of_the_old_behind, kind("fixedseqqk", "uniform", "grouped"), "after new"),
+    Fault("an update that raises no version is not seen", exchange(decoding, "_sample", lambda _: lambda tensors: []),
+          test_models.test_new_weights_leave_nothing_of_the_old_behind, kind("rndembqk", "even"), "no version"),
     Fault("ε stands outside the root", exchange(RMSNorm, "forward", lambda _: lambda self, x: (
               x / (x.square().mean(-1, keepdim=True).sqrt() + self.eps) * self.weight)),
           test_models.test_standard_is_the_transformers_model, {"kv_heads": 2, "qk_norm": True}, "relative RMS"),
