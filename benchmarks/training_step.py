@@ -1,7 +1,8 @@
 """A training step of `standard` beside transformers' Qwen2ForCausalLM: `python -m benchmarks.training_step [nano] [70m]`.
 
 Forward, backward, clipping and AdamW with the same weights, batch, optimiser and precision; Qwen2 in each of its kinds of
-attention, the best of which counts. Peak memory is what PyTorch allocates beyond weights and optimiser state.
+attention, the best of which counts. With `--compiled` both are compiled, ours in the part that a training compiles. Peak memory
+is what PyTorch allocates beyond weights and optimiser state.
 """
 
 from __future__ import annotations
@@ -97,16 +98,21 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return most
 
 
-def compare(name: str, precision: str) -> list[str]:
+def compare(name: str, precision: str, compiled: bool) -> list[str]:
     """One row of the table."""
+    torch.compiler.reset()
     torch.manual_seed(0)
     shape = SHAPES[name]
     ids = torch.randint(0, shape["vocab_size"], BATCH[name])
     mine = ours(shape)
+    if compiled:
+        mine.model.compile()
     weights = {key: value.clone() for key, value in mine.state_dict().items()}
     steps = {"ours": training_step(mine, lambda: mine.loss(ids), precision)}
     for attention in ATTENTION:
         theirs = qwen(shape, attention, weights)
+        if compiled:
+            theirs.compile()
         steps[attention] = training_step(theirs, partial(qwen_loss, theirs, ids), precision)
     losses = {key: step() for key, step in steps.items()}
     memory = {key: peak_bytes(step) for key, step in steps.items()}
@@ -114,7 +120,7 @@ def compare(name: str, precision: str) -> list[str]:
     best = min(ATTENTION, key=lambda key: min(seconds[key]))
     shortest, median = ratio(seconds, best, "ours")
     return [
-        f"{name}, {BATCH[name][0]} × {BATCH[name][1]}, {precision}",
+        f"{name}, {BATCH[name][0]} × {BATCH[name][1]}, {precision}{', compiled' if compiled else ''}",
         best,
         f"{shortest:.2f}",
         f"{median:.2f}",
@@ -126,7 +132,9 @@ def compare(name: str, precision: str) -> list[str]:
 def main() -> None:
     torch.set_num_threads(1)
     print(f"Measured on: {machine()}.\n")
-    rows = [compare(name, precision) for name in sys.argv[1:] or SHAPES for precision in ("float32", "bf16")]
+    compiled = "--compiled" in sys.argv
+    names = [name for name in sys.argv[1:] if name != "--compiled"] or list(SHAPES)
+    rows = [compare(name, precision, compiled) for name in names for precision in ("float32", "bf16")]
     head = [
         "step",
         "Qwen2's best attention",
