@@ -222,10 +222,12 @@ def _spec(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
+    from deconattn.training.early import EXIT_PREEMPTED, stop_at_once
+
+    stop_at_once()
     from deconattn.experiment.job import check_training, record_training
     from deconattn.training.job import Stopped, run_job
     from deconattn.training.progress import Progress
-    from deconattn.training.stops import EXIT_PREEMPTED
 
     check_training(options.run)
     try:
