@@ -255,6 +255,7 @@ def _pretrain(options: argparse.Namespace) -> None:
         )
     except Stopped:
         sys.exit(EXIT_PREEMPTED)
+    stop_at_once()  # the results are whole
     record_training(options.run, options.device)
 
 

@@ -81,9 +81,8 @@ def content(folder: Path) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("damage", [foreign, lambda c: truncate(c / "model.safetensors")], ids=["foreign", "truncated"])
 def test_checkpoints_that_are_all_unusable_do_not_take_the_place_of_new_ones(
-    damage: Callable[[Path], None], undisturbed: Path, token_table: Path, tmp_path: Path
+    undisturbed: Path, token_table: Path, tmp_path: Path
 ) -> None:
     """Their numbers are the highest: nothing that the training writes may be taken for older than they are."""
     run = tmp_path / "undisturbed"
@@ -92,7 +91,7 @@ def test_checkpoints_that_are_all_unusable_do_not_take_the_place_of_new_ones(
     (last,) = checkpoints(run)
     before = last.with_name("step-00000041")
     shutil.copytree(last, before)
-    damage(before), damage(last)
+    foreign(before), truncate(last / "model.safetensors")
     shutil.rmtree(run / "log")
     kept = {"rejected-" + path.name: content(path) for path in (before, last)}
     code, said = disturb(run, token_table, signal.SIGTERM, lambda: "saved step-00000002" in log(run), *OFTEN)
@@ -118,7 +117,7 @@ def test_a_damaged_checkpoint_is_not_one_of_the_two_that_are_kept(
     truncate(newest / "model.safetensors")
     os.rename(newest, newest.with_name("step-00000059"))
     good = content(before)
-    code, _ = disturb(run, token_table, signal.SIGTERM, lambda: "resumed after" in log(run))
+    code, _ = disturb(run, token_table, signal.SIGTERM, lambda: "step 6/" in log(run))
     assert code == 75
     # One was written, for the stop: beside it there is the one that it came from.
     assert checkpoints(run)[0] == before and len(checkpoints(run)) == 2 and content(before) == good

@@ -1,7 +1,7 @@
 """Signals to stop in the first seconds of a process, before anything that takes long to import.
 
-Nothing is unsaved then: the process ends at once with 75, "try again". `StopWatch` takes over when the training begins,
-and hands back when it is over. This module imports nothing heavy.
+Nothing is unsaved then: the process ends at once with 75, "try again". `StopWatch` takes over when the training begins.
+This module imports nothing heavy.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ class StopWatch:
         # Python writes each signal's number here at once; its own handlers wait for the main thread.
         signal.set_wakeup_fd(speaks.fileno(), warn_on_full_buffer=False)
         # Slurm sends SIGCONT with every signal: its default action is harmless, so it has no handler here.
-        self._before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)
         self._thread = threading.Thread(target=self._listen, name="stop-watch", daemon=True)
         self._thread.start()
 
@@ -75,12 +76,12 @@ class StopWatch:
             self._may_end.acquire()
 
     def close(self) -> None:
-        """Listen no longer; signals do again what they did before."""
+        """Listen no longer; signals do again what they do by default: an error on the way out must not end as a stop."""
         self._closed = True
         self._speaks.send(b"\0")
         self._thread.join()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         for one in (self._heard, self._speaks):
             one.close()
