@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from deconattn.arguments import non_negative_float, positive_float, positive_int
 from deconattn.errors import UserError
 from deconattn.experiment import questions
 
@@ -81,18 +82,19 @@ def _parser() -> argparse.ArgumentParser:
     command("pretrain", _pretrain, "train the run of a spec.json",
             ("run", path), ("tokens", path),
             ("--side-text", path), ("--tokenizer", path), device,
-            ("--micro-batch-size", number), ("--threads", {"type": int, "default": 1}),
-            ("--device-memory-gb", {"type": float, "help": "work the micro-batch out from so much memory"}),
-            ("--device-tflops", {"type": float, "help": "what the device could do at most, for MFU"}),
+            ("--micro-batch-size", {"type": positive_int}), ("--threads", {"type": positive_int, "default": 1}),
+            ("--device-memory-gb", {"type": positive_float, "help": "work the micro-batch out from so much memory"}),
+            ("--device-tflops", {"type": positive_float, "help": "what the device could do at most, for MFU"}),
             ("--sharding", {"default": "none", "choices": ("none", "full")}),
             ("--take-over", {"action": "store_true", "help": "ask a process that trains this run to save and leave"}),
             ("--compile", {"action": "store_true", "help": "torch.compile the decoder"}),
-            ("--checkpoint-minutes", {"type": float, "default": 15.0}),
-            ("--deadline-minutes", {"type": float, "help": "stop, save and exit with 75 before so many minutes are over"}),
+            ("--checkpoint-minutes", {"type": non_negative_float, "default": 15.0}),
+            ("--deadline-minutes", {"type": non_negative_float,
+                                    "help": "stop, save and exit with 75 before so many minutes are over; 0: never"}),
             ("--progress", {"default": "auto", "choices": ("auto", "bar", "lines")}))  # fmt: skip
     command("evaluate", _evaluate, "evaluate a trained run with lm-evaluation-harness",
             ("run", path), ("tokenizer", path), spec,
-            ("--batch-size", {"type": int, "default": 16}), device)  # fmt: skip
+            ("--batch-size", {"type": positive_int, "default": 16}), device)  # fmt: skip
     command("baselines", _baselines, "random guess and majority class of each task",
             spec, ("tokenizer", path), out)  # fmt: skip
     command("analyse", _analyse, "measure the attention maps and scores of a trained run",
@@ -222,10 +224,15 @@ def _spec(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
+    from deconattn.training.early import EXIT_PREEMPTED, stop_at_once
+
+    stop_at_once()
     from deconattn.experiment.job import check_training, record_training
+    from deconattn.training.inputs import check_inputs
+
+    check_inputs(options.run, options.tokenizer, options.side_text)
     from deconattn.training.job import Stopped, run_job
     from deconattn.training.progress import Progress
-    from deconattn.training.stops import EXIT_PREEMPTED
 
     check_training(options.run)
     try:
@@ -248,6 +255,7 @@ def _pretrain(options: argparse.Namespace) -> None:
         )
     except Stopped:
         sys.exit(EXIT_PREEMPTED)
+    stop_at_once()  # the results are whole
     record_training(options.run, options.device)
 
 

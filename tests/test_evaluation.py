@@ -22,10 +22,11 @@ from lm_eval.evaluator import evaluate as harness_evaluate
 from lm_eval.tasks._yaml_loader import load_yaml
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from deconattn.cli import main
 from deconattn.data.tasks import definition_path
 from deconattn.errors import UserError
 from deconattn.evaluation.baselines import baseline_rows
-from deconattn.evaluation.harness import evaluate, evaluate_model
+from deconattn.evaluation.harness import evaluate, evaluate_model, load_model
 from deconattn.evaluation.names import METRICS, MULTIPLE_CHOICE
 from deconattn.evaluation.run import evaluate_run
 from deconattn.evaluation.schema import EVALUATION, SAMPLES
@@ -452,6 +453,31 @@ def test_bad_input_is_one_clear_line(run_folder: Path, shared_data: Path, tokeni
         evaluate(tmp_path, tokenizer, good)
     with pytest.raises(UserError, match="no file of items is given for rte"):
         evaluate_run(run_folder, tokenizer, {"tasks": ["copa", "rte"]}, good)
+
+
+def test_weights_that_cannot_be_read_are_one_line_with_their_file(tmp_path: Path) -> None:
+    tiny().save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    for content, said in (
+        (whole[: len(whole) // 2], "not a whole safetensors file"),
+        (b"", "not a whole"),
+        (None, "no such"),
+    ):
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match=f"^{path}: {said}") as caught:
+            load_model(tmp_path, "cpu")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many"])
+def test_a_batch_size_that_cannot_be_is_refused(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "run", "tokenizer", "{}", "--batch-size", size])
+    assert ended.value.code == 2
+    assert f"argument --batch-size: '{size}' is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_baselines_of_multiple_choice(shared_data: Path) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from deconattn.cli import main
 from deconattn.costs import training_flops
+from deconattn.errors import UserError
 from deconattn.experiment.grid import Run
 from deconattn.experiment.identity import Identity
 from deconattn.model import ModelConfig
+from deconattn.training.inputs import check_inputs
 from deconattn.training.schedule import learning_rate
 from tests.training import CONTEXT, STEPS, curve, make_run, train
 
@@ -114,6 +119,102 @@ def test_the_fixed_text_is_part_of_the_model(token_table: Path, tmp_path: Path) 
     assert train(run, token_table, "--side-text", str(tmp_path / "side.parquet")).returncode == 0
     saved = load_file(run / "model/model.safetensors")["model.side_input_ids"]
     assert saved.tolist() == pq.read_table(token_table / "part-0000.parquet")["tokens"][0].as_py()
+
+
+def changed(**changes: Any) -> Callable[[dict[str, Any]], Any]:
+    """A spec with other values: `training__steps=-5`."""
+
+    def change(spec: dict[str, Any]) -> dict[str, Any]:
+        for keys, value in changes.items():
+            section, _, key = keys.rpartition("__")
+            (spec[section] if section else spec)[key] = value
+        return spec
+
+    return change
+
+
+def without(section: str, key: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda spec: {**spec, section: {name: value for name, value in spec[section].items() if name != key}}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(lambda _: {}, "run: missing: Name of the run. (and 6 more)", id="{}"),
+        pytest.param(lambda _: [], "holds '[]'; must be an object with run, hash, code, seed", id="[]"),
+        pytest.param(lambda _: None, "holds 'None'; must be an object with run, hash", id="null"),
+        pytest.param(changed(model=[]), "model: [] is not a mapping", id="section"),
+        pytest.param(
+            changed(training__steps=-5), "training.steps: -5 is not allowed; must be greater than 0", id="range"
+        ),
+        pytest.param(changed(training__steps=None), "training.steps: null is not a whole number", id="no steps"),
+        pytest.param(changed(seed="5"), "seed: '5' is not a whole number", id="type"),
+        pytest.param(
+            changed(model__layout="evem"), "model.layout: 'evem' is not a layout; did you mean 'even'?", id="name"
+        ),
+        pytest.param(changed(model__variant="nope"), "model.variant: 'nope' is not a variant", id="variant"),
+        pytest.param(without("model", "name"), "model.name: missing: Name of the model.", id="key"),
+        pytest.param(without("training", "gradient_clip"), "training.gradient_clip: missing", id="default"),
+    ],
+)
+def test_a_spec_of_the_wrong_shape_is_one_line(change: Callable[[Any], Any], said: str, tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run") / "spec.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(UserError) as caught:
+        check_inputs(path.parent, None, None)
+    assert str(caught.value).startswith(f"{path}: {said}") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{}", "key: missing: What the results are of"),
+        ("[]", "holds '[]'; must be an object with key"),
+        ('{"key": 7}', "key: 7 is not text"),
+        ("\x00", "1: not valid JSON"),
+    ],
+)
+def test_a_done_json_of_the_wrong_shape_is_one_line(content: str, said: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "done.json").write_text(content)
+    with pytest.raises(UserError) as caught:
+        check_inputs(run, None, None)
+    assert str(caught.value).removeprefix(f"{run / 'done.json'}:").strip().startswith(said)
+
+
+def test_what_is_read_at_the_end_is_looked_for_at_the_start(token_table: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    done = train(run, token_table, "--tokenizer", str(tmp_path / "nope"))
+    assert done.returncode == 2 and not (run / "checkpoints").exists()
+    assert done.stderr.startswith(f"{tmp_path / 'nope'}: --tokenizer must be a folder with tokenizer.json")
+    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(UserError, match=r"side.parquet: no such file \(--side-text\)"):
+        check_inputs(run, token_table.parent / "tokenizer", tmp_path / "side.parquet")
+    check_inputs(run, token_table.parent / "tokenizer", None)
+    (run / "done.json").write_text('{"key": "0123abcd-0123456789abcdef"}')
+    check_inputs(run, tmp_path / "nope", None)  # finished: what it was made from may be deleted
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "allowed"),
+    [
+        ("--threads", "0", "a whole number of at least 1"),
+        ("--micro-batch-size", "-1", "a whole number of at least 1"),
+        ("--checkpoint-minutes", "nan", "a finite number of at least 0"),
+        ("--checkpoint-minutes", "-1", "a finite number of at least 0"),
+        ("--deadline-minutes", "-5", "a finite number of at least 0"),
+        ("--deadline-minutes", "inf", "a finite number of at least 0"),
+        ("--device-memory-gb", "0", "a finite number above 0"),
+        ("--device-tflops", "x", "a finite number above 0"),
+    ],
+)
+def test_a_number_that_cannot_be_meant_is_refused(
+    flag: str, value: str, allowed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", "run", "tokens", f"{flag}={value}"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"argument {flag}: {value!r} is not {allowed}")
 
 
 def test_wrong_input_is_one_line(token_table: Path, tmp_path: Path) -> None:

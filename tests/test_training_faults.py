@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from deconattn.files import sha256_file
+from deconattn.training import checkpoint
 from tests.conftest import ROOT, skip_or_fail
 from tests.training import command, disturb, make_run, state, train, wait_for
 
@@ -63,6 +66,106 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert f"undisturbed: {newest}: {said}" in done.stderr
     assert f"undisturbed: resumed after step {int(before.name[5:])}\n" in done.stderr
     assert done.returncode == 0 and state(run) == state(undisturbed)
+
+
+def foreign(place: Path) -> None:
+    """Make it one of the same run on other tokens, whole."""
+    state = json.loads((place / "state.json").read_text())
+    (place / "state.json").write_text(json.dumps(state | {"spec_hash": "0123abcd-other"}))
+    manifest = json.loads((place / "manifest.json").read_text())
+    manifest["state.json"] = sha256_file(place / "state.json")
+    (place / "manifest.json").write_text(json.dumps(manifest))
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_file(path) for path in folder.iterdir()}
+
+
+def test_checkpoints_that_are_all_unusable_do_not_take_the_place_of_new_ones(
+    undisturbed: Path, token_table: Path, tmp_path: Path
+) -> None:
+    """Their numbers are the highest: nothing that the training writes may be taken for older than they are."""
+    run = tmp_path / "undisturbed"
+    shutil.copytree(undisturbed, run)
+    (run / "done.json").unlink()
+    (last,) = checkpoints(run)
+    before = last.with_name("step-00000041")
+    shutil.copytree(last, before)
+    foreign(before), truncate(last / "model.safetensors")
+    shutil.rmtree(run / "log")
+    kept = {"rejected-" + path.name: content(path) for path in (before, last)}
+    code, said = disturb(run, token_table, signal.SIGTERM, lambda: "saved step-00000002" in log(run), *OFTEN)
+    assert code == 75 and f"{before}: " in said and "; going on from the beginning" in said
+    assert said.count(", which may be deleted\n") == 2
+    older, newer = checkpoints(run)
+    assert int(newer.name[5:]) == int(older.name[5:]) + 1 < 41
+    # What was rejected is as it was: what it may be good for, the training cannot know.
+    assert {path.name: content(path) for path in run.glob("checkpoints/rejected-*")} == kept
+    done = train(run, token_table)
+    assert f"resumed after step {int(newer.name[5:])}\n" in done.stderr and "rejected" not in done.stderr
+    assert done.returncode == 0 and state(run) == state(undisturbed)
+    assert {path.name: content(path) for path in run.glob("checkpoints/rejected-*")} == kept
+
+
+def test_a_damaged_checkpoint_is_not_one_of_the_two_that_are_kept(
+    interrupted: Path, token_table: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "undisturbed"
+    shutil.copytree(interrupted, run)
+    shutil.rmtree(run / "log")
+    before, newest = checkpoints(run)
+    truncate(newest / "model.safetensors")
+    os.rename(newest, newest.with_name("step-00000059"))
+    good = content(before)
+    code, _ = disturb(run, token_table, signal.SIGTERM, lambda: "step 6/" in log(run))
+    assert code == 75
+    # One was written, for the stop: beside it there is the one that it came from.
+    assert checkpoints(run)[0] == before and len(checkpoints(run)) == 2 and content(before) == good
+    assert [path.name for path in run.glob("checkpoints/rejected-*")] == ["rejected-step-00000059"]
+
+
+def test_a_damaged_checkpoint_makes_room_for_the_one_of_its_name(
+    interrupted: Path, undisturbed: Path, token_table: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "undisturbed"
+    shutil.copytree(interrupted, run)
+    truncate(checkpoints(run)[1] / "model.safetensors")
+    done = train(run, token_table, *OFTEN)
+    assert done.returncode == 0 and state(run) == state(undisturbed)
+    assert [path.name for path in run.glob("checkpoints/rejected-*")] == [
+        "rejected-" + checkpoints(interrupted)[1].name
+    ]
+
+
+def test_a_finished_training_keeps_its_last_checkpoint_and_not_a_rejected_one(
+    undisturbed: Path, token_table: Path, tmp_path: Path
+) -> None:
+    """Resumed at its end it writes no checkpoint, only results: those too must not count what is not the run's."""
+    run = tmp_path / "undisturbed"
+    shutil.copytree(undisturbed, run)
+    (run / "done.json").unlink()
+    (last,) = checkpoints(run)
+    shutil.copytree(last, last.with_name("step-00000099"))
+    done = train(run, token_table)
+    assert done.returncode == 0 and "step-00000099: holds step 60, which is not its name's" in done.stderr
+    assert state(run) == state(undisturbed) and checkpoints(run) == [last]
+
+
+def test_what_cannot_be_set_aside_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (3, 8, 9, 40):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    rejected, said = [tmp_path / "step-00000008", tmp_path / "step-00000040"], []
+    monkeypatch.setattr(checkpoint.os, "rename", lambda *_: (_ for _ in ()).throw(PermissionError(1, "not permitted")))
+    checkpoint.keep_last(tmp_path / "step-00000009", 2, rejected, said.append)
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == [f"step-{n:08d}" for n in (3, 8, 9, 40)]
+    assert [line.endswith("could not be set aside (not permitted); it does not count") for line in said] == [True, True]
+    checkpoint.keep_last(tmp_path / "step-00000041", 1, rejected, said.append)  # it is not there: nothing makes room
+    assert len(checkpoint.checkpoints(tmp_path)) == 4
+
+
+def log(run: Path) -> str:
+    path = run / "log" / "pretrain.log"
+    return path.read_text() if path.exists() else ""
 
 
 def test_a_clock_set_back_changes_nothing(

@@ -95,6 +95,62 @@ def test_compiling_is_left_at_once(token_table: Path, tmp_path: Path) -> None:
     assert [path.read_text().endswith("left".ljust(20)) for path in (run / "lock").iterdir()] == [True]
 
 
+def imports_torch(process: subprocess.Popen[str]) -> bool:
+    """Whether a process is about to import torch, which takes it seconds; or has ended."""
+    try:
+        return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+    except (FileNotFoundError, PermissionError):
+        return True
+
+
+def last_words(process: subprocess.Popen[str]) -> str:
+    """What a process that was told to stop says until it ends; one that goes on is killed."""
+    try:
+        return process.communicate(timeout=30)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_anything_is_imported_is_heard(
+    number: signal.Signals, processes: int, token_table: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "early", steps=ENDLESS)
+    with subprocess.Popen(
+        command(run, token_table, processes=processes), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(lambda: imports_torch(process), process)
+        assert not psutil.Process(process.pid).children()
+        process.send_signal(number)
+        said = last_words(process)
+    assert (process.returncode, said) == (75, f"training: stopped by {number.name}; nothing was unsaved\n")
+    assert not trainers(run) and [path.name for path in run.iterdir()] == ["spec.json"]
+
+
+def test_a_signal_to_torchrun_reaches_processes_that_have_just_been_started(token_table: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "early", steps=ENDLESS)
+    with subprocess.Popen(
+        command(run, token_table, processes=2), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for(lambda: psutil.Process(process.pid).children(), process)
+        process.send_signal(signal.SIGTERM)
+        said = last_words(process)
+    assert process.returncode == 75 and "Traceback" not in said, said
+    assert not trainers(run) and not saved(run)
+
+
+def test_a_process_whose_launcher_has_gone_does_not_begin(token_table: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "early", steps=ENDLESS)
+    done = subprocess.run(
+        command(run, token_table), cwd=ROOT, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "DECONATTN_LAUNCHER": "1"},
+    )  # fmt: skip
+    assert done.returncode == 75
+    assert done.stderr == "training: stopped by the end of its launcher; nothing was unsaved\n"
+
+
 def test_a_wish_of_one_process_stops_all(token_table: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "two", steps=ENDLESS, heldout_every=ENDLESS)
     with subprocess.Popen(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from deconattn.device import find_device
 from deconattn.errors import UserError
 from deconattn.evaluation.names import MODES, check_names
@@ -20,7 +22,15 @@ def load_model(folder: str | Path, device: str = "auto") -> Any:
 
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder}: no model there (config.json is missing)")
-    model: Any = DeconAttnForCausalLM.from_pretrained(folder)
+    path = Path(folder) / "model.safetensors"
+    try:
+        with safe_open(path, "pt"):
+            pass  # the library reads it whole, and does not say which file it cannot read
+        model: Any = DeconAttnForCausalLM.from_pretrained(folder)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a whole safetensors file ({error})") from None
     return model.to(find_device(device)).eval()
 
 

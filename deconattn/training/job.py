@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -131,7 +131,9 @@ def run_job(
     run = RunFiles(run_folder, tokens)
     stops.name = run.spec["run"]
     torch.set_num_threads(threads)
-    with process_group(device) as process:
+    with ExitStack() as group:
+        with stops.nothing_to_save():  # the other processes may never come
+            process = group.enter_context(process_group(device))
         if process.any("finished" if run.is_finished() else None):
             stops.close()
             return

@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
-from types import FrameType
+import threading
 
 import psutil
-from torch.distributed import run as torchrun
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from deconattn.training.stops import EXIT_PREEMPTED, SIGNALS
+from deconattn.training.early import EXIT_PREEMPTED, LAUNCHER, SIGNALS, leave
 
 PORTS = (20_000, 30_000)  # where nodes meet: one of them, by the number of the job
 
@@ -27,8 +26,10 @@ def launch(processes: int, arguments: list[str]) -> int:
 
     0 when all ended well; 75 when one was stopped in time; else that of the first that failed, 1 if a signal killed it.
     """
-    for number in SIGNALS:
-        signal.signal(number, _pass_on)
+    Listener()
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A process says itself, in one line, why it ends.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -63,9 +64,50 @@ def _meeting_place() -> list[str]:
     ]  # fmt: skip
 
 
-def _pass_on(number: int, frame: FrameType | None) -> None:
-    for child in psutil.Process().children():
-        child.send_signal(number)
+class Listener:
+    """Passes signals on to the processes of this launcher: those that are there, and those that come later.
+
+    A thread of its own hears them, so that a launcher that is deep in an import or waits for other nodes hears them too.
+    One that has started nothing yet ends at once with 75: a process that it was just starting sees that it has gone.
+    """
+
+    def __init__(self) -> None:
+        self._heard, self._speaks = socket.socketpair()
+        self._speaks.setblocking(False)
+        signal.set_wakeup_fd(self._speaks.fileno(), warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)
+        os.environ[LAUNCHER] = str(os.getpid())
+        threading.Thread(target=self._listen, name="listener", daemon=True).start()
+        # The thread hears them. What this one starts has them blocked until it can handle them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def _listen(self) -> None:
+        number: int | None = None
+        told: set[int] = set()
+        while True:
+            for heard in self._next():
+                if heard in SIGNALS:
+                    number, told = heard, set()
+                    self._heard.settimeout(0.1)
+            if number is None:
+                continue
+            children = psutil.Process().children()
+            if not children and not told:
+                leave(signal.Signals(number).name)
+            for child in children:
+                if child.pid not in told:
+                    told.add(child.pid)
+                    try:
+                        child.send_signal(number)
+                    except psutil.Error:
+                        pass  # it has ended by itself
+
+    def _next(self) -> bytes:
+        try:
+            return self._heard.recv(64)
+        except TimeoutError:
+            return b""
 
 
 if __name__ == "__main__":

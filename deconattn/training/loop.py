@@ -66,6 +66,7 @@ class Trainer:
     compiled: bool = False
     hooks: Hooks = field(default_factory=Hooks)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[Path] = field(default_factory=list)
 
     def run(self) -> list[dict[str, Any]]:
         """Train to the last step; returns the rows of train.parquet.
@@ -147,7 +148,7 @@ class Trainer:
         if self.sharding == "full" and process.world > 1:
             shard(module, self.model.model.layers, process)
         self.optimizer = make_optimizer(self.model, self.training)
-        done, self._spent, self.rows = checkpoint.load_newest(
+        done, self._spent, self.rows, self.rejected = checkpoint.load_newest(
             self.folder / "checkpoints",
             spec_hash=self.spec_hash,
             model=self.model,
@@ -262,6 +263,8 @@ class Trainer:
                 rows=self.rows,
                 schema=TRAIN,
                 seconds=began - self._started,
+                rejected=self.rejected,
+                report=self.hooks.said,
             )
             self.hooks.said(f"saved {path.name} in {time.monotonic() - began:.1f} s")
 

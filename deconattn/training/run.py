@@ -162,7 +162,8 @@ def _write_results(run: RunFiles, trainer: Trainer, status: str, detail: str | N
             "versions": {name: version(name) for name in ("torch", "numpy", "pyarrow", "safetensors")},
         },
     )
-    checkpoint.keep_last(run.folder / "checkpoints", 1)
+    last = checkpoint.at_step(run.folder / "checkpoints", len(trainer.rows))
+    checkpoint.keep_last(last, 1, trainer.rejected, trainer.hooks.said)
 
 
 __all__ = ["RunFiles", "Stopped", "build", "padded_vocabulary", "pretrain"]

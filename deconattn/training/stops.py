@@ -17,10 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from deconattn.training.early import EXIT_PREEMPTED, SIGNALS
 from deconattn.training.machine import age_of_this_process, end_children
 
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: the scheduler's retry resumes from the checkpoint
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 MARGIN_SECONDS = 5.0  # beside what saving takes: for the last lines and the way out
 
 
@@ -50,8 +49,8 @@ class StopWatch:
             one.setblocking(False)
         # Python writes each signal's number here at once; its own handlers wait for the main thread.
         signal.set_wakeup_fd(speaks.fileno(), warn_on_full_buffer=False)
+        # Slurm sends SIGCONT with every signal: its default action is harmless, so it has no handler here.
         for number in SIGNALS:
-            # Slurm sends SIGCONT with every signal: its default action is harmless, so it has no handler here.
             signal.signal(number, lambda *_: None)
         self._thread = threading.Thread(target=self._listen, name="stop-watch", daemon=True)
         self._thread.start()
@@ -77,13 +76,13 @@ class StopWatch:
             self._may_end.acquire()
 
     def close(self) -> None:
-        """Listen no longer; signals do again what they do by default."""
+        """Listen no longer; signals do again what they do by default: an error on the way out must not end as a stop."""
         self._closed = True
         self._speaks.send(b"\0")
         self._thread.join()
-        signal.set_wakeup_fd(-1)
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
         for one in (self._heard, self._speaks):
             one.close()
 
