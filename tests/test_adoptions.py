@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from deconattn.errors import UserError
 from deconattn.experiment.adoptions import Adoptions
 from deconattn.experiment.content import Content
+from deconattn.experiment.placement import Placement
 from deconattn.experiment.prices import Price, wall_hours
 from deconattn.files import sha256_file
 
@@ -56,6 +58,28 @@ def test_a_wrong_file_of_adoptions_is_told_in_one_line(tmp_path: Path, text: str
     with pytest.raises(UserError) as caught:
         Adoptions.load(file)
     assert told in str(caught.value) and str(file) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_a_digests_own_folder_comes_before_those_of_equal_code(tmp_path: Path) -> None:
+    def place(digest: str) -> Placement:
+        return Placement(digest, lambda each: tmp_path / f"run-{each}", ("done.json", "spec.json"), "mlp", [A, B, C])
+
+    def write(digest: str, mark: str, ended: float = 0.0) -> None:
+        (tmp_path / f"run-{digest}").mkdir(exist_ok=True)
+        (tmp_path / f"run-{digest}" / mark).write_text(json.dumps({"code": digest, "ended": ended}))
+
+    assert place(C).code == A, "what is new is named by the first"
+    write(A, "done.json", 2.0)
+    assert place(C).code == A
+    write(B, "spec.json")
+    assert place(B).code == A, "what is finished comes before what has begun"
+    write(B, "done.json", 1.0)
+    assert [place(each).code for each in (A, B, C)] == [A, B, A]
+    write(D, "spec.json")
+    write(E, "spec.json")
+    write(A, "spec.json")
+    here = Placement(E, lambda each: tmp_path / f"run-{each}", ("done.json", "spec.json"), "mlp", [E])
+    assert [here.code_of(path) for path in sorted(here.siblings(), key=here.age_of)] == [D, B, A]
 
 
 def price(hours: float, gpus: int) -> Price:

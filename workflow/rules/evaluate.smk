@@ -6,6 +6,7 @@
 def evaluation_inputs(wildcards):
     """What an evaluation reads; nothing for one whose record says that it is up to date."""
     folder = ident.folder(wildcards.run)
+    launch.check_cost()
     return launch.needed(
         lambda: states.of_run(wildcards.run, "evaluate"),
         folder / "evaluation.json",
