@@ -112,7 +112,18 @@ def test_a_touched_source_keeps_its_sum_and_a_changed_one_does_not(tmp_path: Pat
     assert first == {"x.parquet": sha256_file(file), "none.parquet": None}
     os.utime(file, (1, 1))
     assert Content(memo).sums([file])["x.parquet"] == first["x.parquet"]
+    # other bytes of the same length under the same times of writing, as `rsync -t` and `cp -p` leave them
+    Content(memo).sums([file])
+    before = file.stat()
+    file.write_bytes(b"eno")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert Content(memo).sums([file])["x.parquet"] == sha256_file(file) != first["x.parquet"]
+    file.write_bytes(b"one")
+    assert Content(memo).sums([file])["x.parquet"] == first["x.parquet"]
     told = Content(memo).known
+    for damaged in ("[]", "null", "{", f'{{"{file}": 3}}', f'{{"{file}": []}}', f'{{"{file}": [3, 1, "x"]}}'):
+        memo.write_text(damaged)
+        assert Content(memo).sums([file]) == {"x.parquet": sha256_file(file)}
     file.write_bytes(b"two!")
     assert Content(memo).sums([file])["x.parquet"] != first["x.parquet"]
     assert Content(None, told).sums([file])["x.parquet"] == first["x.parquet"], "a job believes its launch"

@@ -39,8 +39,12 @@ class Launch:
     def __init__(self, workflow: Any) -> None:
         self.workflow = workflow
         overrides = dict(workflow.config_settings.config)
-        # --config partial=true (as profiles/figures has it): draw what is there, list the gaps, wait for no run.
-        self.partial = bool(overrides.pop("partial", False))
+        self.is_main = workflow.is_main_process
+        # --config partial=true, or --resources partial=1 as profiles/figures has it, since a --config that is typed takes the
+        # place of a profile's: draw what is there, list the gaps, wait for no run. Jobs are told in the first way.
+        self.partial = overrides.pop("partial", bool(_resources(workflow).get("partial")))
+        if not isinstance(self.partial, bool):
+            raise UserError(f"--config partial={self.partial}: not allowed; must be true or false")
         told = overrides.pop("launch", None)
         self.configs = [_as_typed(Path(file)) for file in workflow.configfiles]
         if told:
@@ -51,7 +55,6 @@ class Launch:
         self.states = States(self.ident)
         self.states.asked = self._asked
         self.run_names = list(self.ident.specs)
-        self.is_main = workflow.is_main_process
         self._begun = False
         self._checked = False
         self._forced: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
@@ -72,7 +75,8 @@ class Launch:
         name = hashlib.sha256(canonical(self._memory).encode()).hexdigest()[:16]
         self._path = FOLDER / f"{name}.json"
         settings = self.workflow.config_settings
-        settings.config_args = [*(settings.config_args or ()), f"launch={self._path}"]
+        told = [f"partial={str(self.partial).lower()}", f"launch={self._path}"]
+        settings.config_args = [*(settings.config_args or ()), *told]
 
     def needed(self, state: Callable[[], State], record: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Inputs of a job: none where its result is fresh, so that nothing above it matters; all where it is to run.
@@ -127,6 +131,11 @@ def recalled(path: Path) -> tuple[Settings, Identity]:
     code.restore(memory["code"])
     settings = Settings.model_validate(memory["settings"])
     return settings, Identity(settings, Adoptions.of(memory["adoptions"]), Content(None, memory["content"]))
+
+
+def _resources(workflow: Any) -> dict[str, Any]:
+    """What --resources names, which is known before the workflow is read; the rules allowed are not."""
+    return dict(getattr(workflow.resource_settings, "resources", None) or {})
 
 
 def _plain(paths: Any) -> str | list[str]:

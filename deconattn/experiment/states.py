@@ -84,15 +84,16 @@ class States:
             return State("stale", f"{CURVE} is gone")
         if gone and not all(self._measured(run, stage).fresh for stage in stages):
             return State("stale", f"{gone} is gone, and is needed again")
-        return self._unless_asked(FRESH, "pretrain", (folder / name for name in OUTPUTS["pretrain"]))
+        return self.unless_asked(FRESH, "pretrain", (folder / name for name in OUTPUTS["pretrain"]))
 
-    def _unless_asked(self, found: State, rule: str, files: Iterable[Path]) -> State:
+    def unless_asked(self, found: State, rule: str, files: Iterable[Path]) -> State:
+        """What was found of a rule's result, or that it was asked for again."""
         return ASKED if found.fresh and self.asked(rule, files) else found
 
     def _measured(self, run: str, stage: str) -> State:
         """Of an evaluation or analysis, whatever its training is."""
         files = (self.ident.folder(run) / name for name in OUTPUTS[stage])
-        return self._unless_asked(self._recorded(run, stage), stage, files)
+        return self.unless_asked(self._recorded(run, stage), stage, files)
 
     def _recorded(self, run: str, stage: str) -> State:
         """Of an evaluation or analysis, by its record alone."""
@@ -124,7 +125,7 @@ class States:
         With `partial` they hold what is there; else a run that is to be done makes them stale too, by its own doing.
         """
         tables = (self.ident.report / "tables" / table for table in GATHERED[name])
-        found = self._unless_asked(self.aggregate(name, canonical(runs)), name, tables)
+        found = self.unless_asked(self.aggregate(name, canonical(runs)), name, tables)
         stages = () if partial else ("pretrain", "evaluate" if name == "aggregate" else "analyse")
         ready = all(self.of_run(run, stage).fresh for run in runs for stage in stages)
         if name == "aggregate":
@@ -135,7 +136,7 @@ class States:
         """Of a table or figure, whose tables have these states."""
         path = exhibit_record(self.ident.report, exhibit)
         files = (path.with_suffix(f".{kind}") for kind in kinds_of(exhibit))
-        found = self._unless_asked(self.exhibit(exhibit, options), exhibit, files)
+        found = self.unless_asked(self.exhibit(exhibit, options), exhibit, files)
         return found if all(each.fresh for each in gatherings) or not found.fresh else MISSING
 
     def provenance(self, exhibits: Iterable[str], drawings: Iterable[State]) -> State:
@@ -146,7 +147,7 @@ class States:
         if record.get("key") != provenance_key(exhibits, self.ident.report):
             return State("stale", "its tables and figures")
         found = FRESH if all(each.fresh for each in drawings) else MISSING
-        return self._unless_asked(
+        return self.unless_asked(
             found, "provenance", (self.ident.report / f"provenance.{kind}" for kind in ("html", "json"))
         )
 
@@ -166,7 +167,7 @@ class States:
         record, _ = read_record(folder / "baselines.json")
         changes = differences(_plain_spec(record), self.ident.baselines_spec)
         found = State("stale", "; ".join(changes)) if changes else FRESH
-        return self._unless_asked(found, "baselines", (folder / f"baselines.{kind}" for kind in ("parquet", "json")))
+        return self.unless_asked(found, "baselines", (folder / f"baselines.{kind}" for kind in ("parquet", "json")))
 
     def _exhibit(self, exhibit: str, options: str) -> State:
         path = exhibit_record(self.ident.report, exhibit)
@@ -211,6 +212,7 @@ def weights_of(folder: Path) -> str | None:
 GATHERED = {
     "aggregate": ("runs.parquet", "evaluation.parquet", "training.parquet", "gaps.parquet", "aggregate.json"),
     "aggregate_analysis": ("attention.parquet", "scores.parquet", "analysis_gaps.parquet", "aggregate_analysis.json"),
+    "aggregate_costs": ("costs.parquet", "cost_differences.parquet", "aggregate_costs.json"),
 }
 TABLE_KINDS, FIGURE_KINDS = ("html", "csv", "tex", "parquet", "json"), ("png", "svg", "pdf", "json")
 _READ = {

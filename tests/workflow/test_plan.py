@@ -390,6 +390,35 @@ def test_verify_finds_each_kind_of_damage(finished_copy: Project) -> None:
     assert len(problems) == len(damaged) + 2, problems
 
 
+def test_the_plan_does_without_what_cannot_be_priced_read_or_shown(finished_copy: Project) -> None:
+    folder, run = finished_copy.folder, finished_copy.runs(f"{RNDEMB}-*")[0]
+    shutil.copytree(run, other := run.with_name("tiny-mine-even-s0-12345678"))
+    spec = json.loads((other / "spec.json").read_text())
+    spec["model"]["variant"] = "mine"  # a file that was deleted
+    (other / "spec.json").write_text(json.dumps(spec))
+    shutil.copytree(run, broken := run.with_name("tiny-mlp-even-s0-12345678"))
+    (broken / "spec.json").write_text('{"model": {"name": "tiny"}}')
+    (broken / "done.json").write_text('{"status": "finished", "seconds": "x", "ended": "x"}')
+    mlp = finished_copy.runs(f"{MLP}-*")[0] / "done.json"
+    mlp.write_text(json.dumps({**json.loads(mlp.read_text()), "files": None, "ended": [], "seconds": None}))
+    for memo in ("resources/mirror/sources.json", ".cache/deconattn/trees.json", ".cache/deconattn/costs.json"):
+        (folder / memo).parent.mkdir(parents=True, exist_ok=True)
+        (folder / memo).write_text("[]")
+    (folder / "config/other.yaml").write_text((folder / CONFIG).read_text().replace("steps: 12", "steps: 13"))
+    plan = asked(finished_copy)
+    assert plan["orphans"] == [other.name, broken.name]
+    assert sorted(job["rule"] for job in plan["jobs"] if job["run"]) == ["evaluate"], "its weights are not proven"
+    others = json.loads(finished_copy.deconattn("plan", "config/other.yaml", "--json").stdout)
+    assert others["orphans"] == [other.name, broken.name], "what another config names is none, as for prune"
+    for memo in ("resources/mirror/sources.json", ".cache/deconattn/trees.json", ".cache/deconattn/costs.json"):
+        (folder / memo).write_text('{"' + "a" * 64 + '": null}')
+    long = "a-model-whose-name-is-longer-than-a-table-likes"
+    finished_copy.edit_all("config/other.yaml", "tiny", long)
+    said = finished_copy.deconattn("plan", "config/other.yaml", CONFIG, "config/other.yaml")
+    assert said.returncode == 0, said.stderr
+    assert max(map(len, said.stdout.splitlines())) <= 80 and "a-model" in said.stdout, said.stdout
+
+
 # ---- figures only -----------------------------------------------------------------------------------------------------------
 def test_figures_stand_on_stale_runs_and_say_so(finished_copy: Project) -> None:
     MLP_EDITED(finished_copy)
@@ -409,6 +438,10 @@ def test_figures_stand_on_stale_runs_and_say_so(finished_copy: Project) -> None:
     page = (report / "provenance.html").read_text()
     assert page.count("<h2>") == 5 and "stands in for" in page and "torch" not in page.split("<h2>")[0]
     assert finished_copy.planned("--profile", "profiles/figures") == {}
+    typed = ("--profile", "profiles/figures", "--config", "redo_gpu_hours=9")
+    assert finished_copy.planned(*typed) == {}, "a typed --config takes the place of the profile's"
+    refused = finished_copy.snakemake("-n", "--config", "partial=maybe")
+    assert refused.returncode != 0 and "must be true or false" in refused.stdout + refused.stderr
     assert finished_copy.planned()["pretrain"] == 1, "the full plan still lists what is stale"
 
 

@@ -11,6 +11,7 @@ def analysis_inputs(wildcards):
         folder / "analysis.json",
         {
             "done": ancient(folder / "done.json"),
+            "spec": ancient(lost_spec(wildcards.run)),
             "model": ancient(folder / "model/model.safetensors"),
             "heldout": ancient(ident.tokens / "heldout.parquet"),
         },

@@ -12,6 +12,7 @@ def evaluation_inputs(wildcards):
         folder / "evaluation.json",
         {
             "done": ancient(folder / "done.json"),
+            "spec": ancient(lost_spec(wildcards.run)),
             "model": ancient(folder / "model/model.safetensors"),
             "tokenizer": ancient(ident.tokenizer / "tokenizer.json"),
             "tasks": [ancient(file) for file in ident.task_files.values()],
