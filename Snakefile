@@ -34,6 +34,7 @@ rule all:
     input:
         # The runs are named beside what is drawn from them: had a run lost its record, its table alone would not tell.
         results_of(run_names, "done.json"),
+        [] if partial else [spec for run in run_names if (spec := lost_spec(run))],
         [ident.report / "figures" / f"{exhibit}.png" for exhibit in figure_names],
         [ident.report / "tables" / f"{exhibit}.html" for exhibit in table_names],
         [ident.report / "provenance.html"] if settings.exhibits else [],

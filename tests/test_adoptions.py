@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from deconattn.errors import UserError
 from deconattn.experiment.adoptions import Adoptions
 from deconattn.experiment.content import Content
+from deconattn.experiment.placement import Placement
 from deconattn.experiment.prices import Price, wall_hours
 from deconattn.files import sha256_file
 
@@ -58,6 +60,28 @@ def test_a_wrong_file_of_adoptions_is_told_in_one_line(tmp_path: Path, text: str
     assert told in str(caught.value) and str(file) in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
+def test_a_digests_own_folder_comes_before_those_of_equal_code(tmp_path: Path) -> None:
+    def place(digest: str) -> Placement:
+        return Placement(digest, lambda each: tmp_path / f"run-{each}", ("done.json", "spec.json"), "mlp", [A, B, C])
+
+    def write(digest: str, mark: str, ended: float = 0.0) -> None:
+        (tmp_path / f"run-{digest}").mkdir(exist_ok=True)
+        (tmp_path / f"run-{digest}" / mark).write_text(json.dumps({"code": digest, "ended": ended}))
+
+    assert place(C).code == A, "what is new is named by the first"
+    write(A, "done.json", 2.0)
+    assert place(C).code == A
+    write(B, "spec.json")
+    assert place(B).code == A, "what is finished comes before what has begun"
+    write(B, "done.json", 1.0)
+    assert [place(each).code for each in (A, B, C)] == [A, B, A]
+    write(D, "spec.json")
+    write(E, "spec.json")
+    write(A, "spec.json")
+    here = Placement(E, lambda each: tmp_path / f"run-{each}", ("done.json", "spec.json"), "mlp", [E])
+    assert [here.code_of(path) for path in sorted(here.siblings(), key=here.age_of)] == [D, B, A]
+
+
 def price(hours: float, gpus: int) -> Price:
     return Price("run", 1, 1, 1, hours, gpus, "test")
 
@@ -88,7 +112,18 @@ def test_a_touched_source_keeps_its_sum_and_a_changed_one_does_not(tmp_path: Pat
     assert first == {"x.parquet": sha256_file(file), "none.parquet": None}
     os.utime(file, (1, 1))
     assert Content(memo).sums([file])["x.parquet"] == first["x.parquet"]
+    # other bytes of the same length under the same times of writing, as `rsync -t` and `cp -p` leave them
+    Content(memo).sums([file])
+    before = file.stat()
+    file.write_bytes(b"eno")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert Content(memo).sums([file])["x.parquet"] == sha256_file(file) != first["x.parquet"]
+    file.write_bytes(b"one")
+    assert Content(memo).sums([file])["x.parquet"] == first["x.parquet"]
     told = Content(memo).known
+    for damaged in ("[]", "null", "{", f'{{"{file}": 3}}', f'{{"{file}": []}}', f'{{"{file}": [3, 1, "x"]}}'):
+        memo.write_text(damaged)
+        assert Content(memo).sums([file]) == {"x.parquet": sha256_file(file)}
     file.write_bytes(b"two!")
     assert Content(memo).sums([file])["x.parquet"] != first["x.parquet"]
     assert Content(None, told).sums([file])["x.parquet"] == first["x.parquet"], "a job believes its launch"

@@ -87,3 +87,27 @@ def test_every_variant_has_its_own_digest() -> None:
 
     digests = {name: digest(ROOT, "deconattn.training.run", f"deconattn.mixers.{name}") for name in mixers.names()}
     assert len(set(digests.values())) == len(digests)
+
+
+CONSTANT = """
+import sys; sys.path.insert(0, {root!r})
+from deconattn.experiment.code import class_constant
+print(class_constant("deconattn.mixers.mine", "side_stream"))
+"""
+INHERITED = {
+    "from deconattn.mixers.fixedseqqk import FixedSeqQK\n\n\nclass Mine(FixedSeqQK):\n    pass\n": "text",
+    "from deconattn.mixers import fixedseqqk as f\n\n\nclass Mine(f.FixedSeqQK):\n    unused = 1\n": "text",
+    "import deconattn.mixers.rndembqk\n\n\nclass Mine(deconattn.mixers.rndembqk.RndEmbQK):\n    pass\n": "random",
+    "from deconattn.mixers.fixedseqqk import FixedSeqQK as F\n\n\nclass A(F): ...\n\n\nclass Mine(A): ...\n": "text",
+    "from deconattn.mixers.fixedseqqk import FixedSeqQK\n\n\nclass Mine(FixedSeqQK):\n    side_stream = 'random'\n": "random",
+    "from deconattn.mixers.standard import Standard\n\n\nclass Mine(Standard):\n    pass\n": "None",
+    "class Mine(Mine):\n    pass\n": "None",
+}
+
+
+@pytest.mark.parametrize("text", INHERITED)
+def test_a_side_stream_that_is_inherited_is_found(copy: Path, text: str) -> None:
+    (copy / "deconattn/mixers/mine.py").write_text(text)
+    code = CONSTANT.format(root=str(copy))
+    done = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == INHERITED[text]

@@ -21,7 +21,7 @@ from deconattn.analysis.costs_schema import COSTS, DIFFERENCES
 from deconattn.analysis.mixer_memory import held_for_backward, held_for_decoding, peak_bytes
 from deconattn.analysis.paper_costs import ITEMSIZE, differences, printed
 from deconattn.device import find_device
-from deconattn.files import atomic_write
+from deconattn.files import atomic_write, sha256_file, write_json
 from deconattn.mixers._contract import Mixer, QKVMixer, QueriesKeys
 from deconattn.mixers._costs import FLOAT, Costs
 from deconattn.mixers._scores import side_positions
@@ -58,7 +58,7 @@ class TooLarge(Exception):
 def measure_file(
     spec: dict[str, Any], out: Path, device: str, threads: int, memory_mb: int | None
 ) -> tuple[Path, Path]:
-    """Write `<out>.parquet` (`costs_schema.COSTS`) and `<out>-differences.parquet` (`costs_schema.DIFFERENCES`).
+    """Write `<out>.parquet` (`costs_schema.COSTS`), `<out>-differences.parquet` (`costs_schema.DIFFERENCES`), and `<out>.json`.
 
     Args:
         spec: `model`, with its name and the fields of `ModelConfig`; `variants`, `batch_sizes`, `lengths`, `repeats`.
@@ -66,7 +66,8 @@ def measure_file(
         threads: of a CPU.
         memory_mb: main memory in MB; what needs more is not tried, and its row says so.
 
-    One row a variant, batch and length, be it measured or not. Returns the two paths.
+    One row a variant, batch and length, be it measured or not; the JSON, written last, has `spec` and the tables' sums.
+    Returns the paths of the tables.
 
     Raises:
         UserError: an unknown device, or a variant that is not there.
@@ -95,10 +96,13 @@ def measure_file(
                         flush=True,
                     )
         print(f"{name}: {variant} measured", file=sys.stderr, flush=True)
-    return (
+    written = (
         _write(rows, COSTS, out.with_name(f"{out.name}.parquet")),
         _write(terms, DIFFERENCES, out.with_name(f"{out.name}-differences.parquet")),
     )
+    record = {"spec": spec, "files": {path.name: sha256_file(path) for path in written}}
+    write_json(out.with_name(f"{out.name}.json"), record)
+    return written
 
 
 def measure(config: ModelConfig, batch: int, length: int, place: Place) -> dict[str, Any]:

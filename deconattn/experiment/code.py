@@ -86,7 +86,7 @@ def _parts(module: str) -> dict[str, str]:
         found[name] = _short("\n".join([*map(_canonical, head), *rest]))
 
     if path:
-        visit(ast.parse(path.read_text()), "", "(module)")
+        visit(_tree(path, path.read_bytes()), "", "(module)")
     return found
 
 
@@ -105,11 +105,17 @@ def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
     return digest, tuple(sorted({*certain, *(name for name in possible if _path(name))}))
 
 
-def _read(path: Path, data: bytes) -> trees.Tree:
+def _tree(path: Path, data: bytes) -> ast.Module:
     try:
-        tree = ast.parse(data, filename=str(path))
+        return ast.parse(data, filename=str(path))
     except SyntaxError as error:
         raise UserError(f"{path}:{error.lineno}: not valid Python ({error.msg})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid Python ({error})") from None
+
+
+def _read(path: Path, data: bytes) -> trees.Tree:
+    tree = _tree(path, data)
     certain: set[str] = set()
     possible: set[str] = set()
     for name, is_certain in _imports(tree, path):
@@ -118,23 +124,55 @@ def _read(path: Path, data: bytes) -> trees.Tree:
 
 
 def class_constant(module: str, name: str) -> str | None:
-    """The string that a class of `module` assigns to `name` in its body, read without importing it; None if none does."""
+    """The string that the class of `module` assigns to `name`, itself or a base within this package; None if none does.
+
+    Files are read and not imported.
+    """
     key = f"{module} {name}"
     if key not in _constants:
-        _constants[key] = _class_constant(module, name)
+        classes = _classes(module)[0]
+        found = (_assigned(module, owner, name) for owner in classes)
+        _constants[key] = next((value for value in found if value is not None), None)
     return _constants[key]
 
 
-def _class_constant(module: str, name: str) -> str | None:
+@cache
+def _classes(module: str) -> tuple[dict[str, ast.ClassDef], dict[str, str]]:
+    """Classes of a module by name, and what its other names stand for: a module, or a thing of one, by full name."""
     path = _path(module)
-    for node in ast.walk(ast.parse(path.read_text())) if path else ():
-        for statement in node.body if isinstance(node, ast.ClassDef) else ():
-            target = (
-                statement.target if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [None])[0]
-            )
-            value = getattr(statement, "value", None)
-            if isinstance(target, ast.Name) and target.id == name and isinstance(value, ast.Constant):
-                return str(value.value)
+    tree = _tree(path, path.read_bytes()) if path else ast.Module([], [])
+    classes: dict[str, ast.ClassDef] = {}
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            classes.setdefault(node.name, node)
+        elif isinstance(node, ast.Import):
+            names |= {each.asname: each.name for each in node.names if each.asname}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
+    return classes, names
+
+
+def _assigned(module: str, owner: str, name: str, seen: frozenset[tuple[str, str]] = frozenset()) -> str | None:
+    """What a class assigns to `name` in its body, or else what it inherits; None where nothing or None is assigned."""
+    classes, names = _classes(module)
+    if (module, owner) in seen:
+        return None
+    seen = seen | {(module, owner)}
+    if owner not in classes:
+        # handed on by a module that imports it itself
+        target = names.get(owner, "").rpartition(".")
+        return _assigned(target[0], target[2], name, seen) if target[0].split(".")[0] == NAME else None
+    for statement in classes[owner].body:
+        targets = [statement.target] if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [])
+        value = getattr(statement, "value", None)
+        if isinstance(value, ast.Constant) and any(isinstance(t, ast.Name) and t.id == name for t in targets):
+            return None if value.value is None else str(value.value)
+    for base in classes[owner].bases:
+        start, *rest = ast.unparse(base.value if isinstance(base, ast.Subscript) else base).split(".")
+        place, _, inherited = ".".join([names.get(start, start), *rest]).rpartition(".")
+        if (found := _assigned(place or module, inherited, name, seen)) is not None:
+            return found
     return None
 
 

@@ -59,12 +59,22 @@ def adopt(options: Namespace) -> None:
 
     stages = tuple(options.stage or adoption.STAGES)
     if options.dry_run:
-        for change in adoption.changes(options.configs, Adoptions.load(), stages, options.variant):
-            print(f"would adopt {change.stage} {change.variant}: {change.old} → {change.new}")
-        return
-    for entry in adoption.adopt(options.configs, options.reason, stages, options.variant):
-        print(f"adopted {entry['what']}: {entry['from']} → {entry['to']}")
-    print(f"written to {FILE}; commit it, so that it can be reviewed")
+        found, others = adoption.changes(
+            options.configs, Adoptions.load(), stages, options.variant, options.origins or ()
+        )
+    else:
+        found, others = adoption.adopt(options.configs, options.reason, stages, options.variant, options.origins or ())
+    for change in found:
+        said = "would adopt" if options.dry_run else "adopted"
+        print(f"{said} {change.stage} {change.variant}: {change.old} → {change.new} (made {change.example})")
+    for change in others:
+        print(
+            f"left out {change.stage} {change.variant}: {change.old} (made {change.example}) is neither the code as it "
+            f"stands nor that of the newest results; to adopt it instead: --from {change.old}",
+            file=sys.stderr,
+        )
+    if not options.dry_run:
+        print(f"written to {FILE}; commit it, so that it can be reviewed")
 
 
 def prune(options: Namespace) -> None:

@@ -1,7 +1,8 @@
 """What files hold, as SHA-256, without reading again what has not been touched since.
 
-A memo beside the mirror keeps size, time and sum of each file of a source. A touched file is read once more and found
-the same.
+A memo beside the mirror keeps size, times, inode and sum of each file of a source. A touched or copied file is read once
+more and found the same. The time of change and the inode are asked as well: `cp -p` and `rsync -t` bring other bytes of the
+same length under the same time of writing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Content:
         if file and file.is_file():
             # A memo that cannot be read is only slower.
             with contextlib.suppress(Exception):
-                self.known = read_json(file)
+                found = read_json(file)
+                self.known = found if isinstance(found, dict) else {}
 
     def sums(self, paths: Iterable[Path]) -> dict[str, str | None]:
         """File name → SHA-256; None for a file that is not there."""
@@ -34,16 +36,18 @@ class Content:
 
     def _sum(self, path: Path) -> str | None:
         key = str(path)
-        size, changed, sum_ = self.known.get(key) or (None, None, None)
+        entry = self.known.get(key)
+        *known, sum_ = entry if isinstance(entry, list) and entry else [None]
         if self.fixed:
             return sum_
         if not path.is_file():
             return None
         status = path.stat()
-        if (size, changed) == (status.st_size, status.st_mtime_ns):
+        now = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        if known == now and isinstance(sum_, str):
             return sum_
         sum_ = sha256_file(path)
-        self.known[key] = [status.st_size, status.st_mtime_ns, sum_]
+        self.known[key] = [*now, sum_]
         if self.file:
             # Read-only for this user: computed anew each time.
             with contextlib.suppress(OSError):

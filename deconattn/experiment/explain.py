@@ -111,6 +111,8 @@ def explain(ident: Identity, states: States, wanted: str | None = None) -> dict[
         else:
             for stage in ("evaluate", *(["analyse"] if run in states.analysed else [])):
                 reasons |= _stage_reasons(ident, run, stage, states.of_run(run, stage))
+            if not (ident.folder(run) / "spec.json").is_file():
+                reasons["spec"] = ["spec.json is gone, and is written again"]
             if told := version_changes(ident.folder(run)):
                 reasons["versions"] = told
         if reasons or wanted:

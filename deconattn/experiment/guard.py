@@ -1,7 +1,10 @@
-"""What a launch would train again although it is finished, under other settings or code, and what that had cost."""
+"""What a launch would do again although it is finished, under other settings or code, and what that had cost."""
 
 from __future__ import annotations
 
+import math
+import textwrap
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,16 @@ from typing import Any
 from deconattn.errors import UserError
 from deconattn.experiment.identity import RESULTS, Identity
 from deconattn.experiment.records import read_record
-from deconattn.experiment.states import States
+from deconattn.experiment.states import OUTPUTS, States
+
+WIDTH, LISTED = 80, 5
+DONE = {"pretrain": "trained", "evaluate": "evaluated", "analyse": "analysed"}
+
+
+def amount(value: Any) -> float:
+    """A number of a record; 0 for what is none, as in a record that was damaged."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else 0.0
 
 
 @dataclass(frozen=True)
@@ -22,7 +34,17 @@ class Finished:
     @property
     def gpu_hours(self) -> float:
         """Hours of training × processes; a process on a CPU counts as one."""
-        return float(self.done.get("seconds") or 0.0) * int(self.done.get("processes") or 1) / 3600
+        return amount(self.done.get("seconds")) * (int(amount(self.done.get("processes"))) or 1) / 3600
+
+
+@dataclass(frozen=True)
+class Again:
+    """Finished work that would be done again: a stage of a run, the folder that it is finished in, what it had cost."""
+
+    run: str
+    stage: str
+    folder: Path
+    gpu_hours: float
 
 
 def stem(run: str) -> str:
@@ -36,7 +58,7 @@ def finished_runs(results: Path = RESULTS) -> dict[str, list[Finished]]:
     for path in (results / "runs").glob("*/done.json"):
         done, _ = read_record(path)
         if done is not None:
-            ended = float(done.get("ended") or path.stat().st_mtime)
+            ended = amount(done.get("ended")) or path.stat().st_mtime
             found.setdefault(stem(path.parent.name), []).append((ended, Finished(path.parent, done)))
     return {name: [run for _, run in sorted(runs, key=lambda one: -one[0])] for name, runs in found.items()}
 
@@ -62,35 +84,77 @@ def to_redo(ident: Identity, states: States) -> dict[str, Finished]:
     return redone
 
 
+def again(ident: Identity, states: States) -> list[Again]:
+    """All finished work that would be done again: trainings, and the evaluations and analyses that have a record."""
+    redone = to_redo(ident, states)
+    found = [Again(run, "pretrain", one.folder, one.gpu_hours) for run, one in redone.items()]
+    for stage, runs in (("evaluate", list(ident.specs)), ("analyse", ident.analysed)):
+        for run in runs:
+            if states.of_run(run, stage).fresh:
+                continue
+            folder = redone[run].folder if run in redone else ident.folder(run)
+            record, _ = read_record(folder / OUTPUTS[stage][-1])
+            if record is not None:
+                # One process, on one GPU at most.
+                found.append(Again(run, stage, folder, amount(record.get("seconds")) / 3600))
+    return found
+
+
 def check(ident: Identity, states: States, configs: str) -> None:
     """Stop a launch that would redo more than `redo_gpu_hours` of the settings.
 
     Raises:
         UserError: what would be redone, what it had cost, and what to type.
     """
-    redone = to_redo(ident, states)
-    hours = sum(run.gpu_hours for run in redone.values())
-    allowed = ident.settings.redo_gpu_hours
-    if hours <= allowed:
-        return
+    found = again(ident, states)
+    hours = sum(work.gpu_hours for work in found)
+    if hours > ident.settings.redo_gpu_hours:
+        raise UserError(_stopped(found, hours, states, ident.settings.redo_gpu_hours, configs))
+
+
+def _stopped(found: list[Again], hours: float, states: States, allowed: float, configs: str) -> str:
+    counts = Counter(work.stage for work in found)
+    what = ", ".join(f"{counts[stage]} runs {said}" for stage, said in DONE.items() if counts[stage])
+    lines = [f"stopped: {hours:.3g} GPU-hours of finished work would be done again"]
+    lines += _wrapped("  ", f"(redo_gpu_hours allows {allowed:g}): {what}")
+    by_run: dict[str, list[Again]] = {}
+    for work in found:
+        by_run.setdefault(work.run, []).append(work)
+    costs = {run: sum(work.gpu_hours for work in works) for run, works in by_run.items()}
+    names = sorted(by_run, key=lambda run: -costs[run])
+    for run in names[:LISTED]:
+        lines += _wrapped("  ", f"{run}: {costs[run]:.3g} GPU-hours", "      ")
+        lines += _wrapped("      ", _why(by_run[run][0], states))
+    if len(names) > LISTED:
+        lines.append(f"  and {len(names) - LISTED} more")
     rounded = f"{hours:.3g}" if hours < 1 else f"{int(hours) + 1}"
-    names = sorted(redone, key=lambda run: -redone[run].gpu_hours)
-    listed = [
-        f"  {run} (finished as {redone[run].folder.name}: {redone[run].gpu_hours:.3g} GPU-hours)" for run in names[:5]
-    ]
-    more = [f"  and {len(names) - 5} more"] if len(names) > 5 else []
-    raise UserError(
-        "\n".join(
-            [
-                f"stopped: this would train again {len(redone)} runs that are finished with other settings or code, "
-                f"{hours:.3g} GPU-hours (redo_gpu_hours allows {allowed:g}):",
-                *listed,
-                *more,
-                f"  to see why:                          deconattn explain {configs}",
-                f"  to train them again:                 add --config redo_gpu_hours={_more(hours, rounded)}",
-                f'  if the code gives the same results:  deconattn adopt {configs} --reason "…"',
-            ]
-        )
+    return "\n".join(
+        [
+            *lines,
+            "to see why:",
+            f"  deconattn explain {configs}",
+            "to do it again, add:",
+            f"  --config redo_gpu_hours={_more(hours, rounded)}",
+            "if the code gives the same results:",
+            f'  deconattn adopt {configs} --reason "…"',
+        ]
+    )
+
+
+def _why(work: Again, states: States) -> str:
+    if work.folder.name != work.run:
+        return f"finished as {work.folder.name}"
+    return states.of_run(work.run, work.stage).why or "its tables are not there"
+
+
+def _wrapped(start: str, text: str, indent: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=start,
+        subsequent_indent=indent or start,
+        break_on_hyphens=False,
+        break_long_words=False,
     )
 
 

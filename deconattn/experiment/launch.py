@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,12 @@ class Launch:
     def __init__(self, workflow: Any) -> None:
         self.workflow = workflow
         overrides = dict(workflow.config_settings.config)
-        # --config partial=true (as profiles/figures has it): draw what is there, list the gaps, wait for no run.
-        self.partial = bool(overrides.pop("partial", False))
+        self.is_main = workflow.is_main_process
+        # --config partial=true, or --resources partial=1 as profiles/figures has it, since a --config that is typed takes the
+        # place of a profile's: draw what is there, list the gaps, wait for no run. Jobs are told in the first way.
+        self.partial = overrides.pop("partial", bool(_resources(workflow).get("partial")))
+        if not isinstance(self.partial, bool):
+            raise UserError(f"--config partial={self.partial}: not allowed; must be true or false")
         told = overrides.pop("launch", None)
         self.configs = [_as_typed(Path(file)) for file in workflow.configfiles]
         if told:
@@ -49,10 +53,11 @@ class Launch:
             self.settings = load_settings(self.configs, overrides)
             self.ident = Identity(self.settings)
         self.states = States(self.ident)
+        self.states.asked = self._asked
         self.run_names = list(self.ident.specs)
-        self.is_main = workflow.is_main_process
         self._begun = False
         self._checked = False
+        self._forced: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
         self._told = str(told) if told else ""
         if self.is_main:
             self._tell_jobs()
@@ -70,7 +75,8 @@ class Launch:
         name = hashlib.sha256(canonical(self._memory).encode()).hexdigest()[:16]
         self._path = FOLDER / f"{name}.json"
         settings = self.workflow.config_settings
-        settings.config_args = [*(settings.config_args or ()), f"launch={self._path}"]
+        told = [f"partial={str(self.partial).lower()}", f"launch={self._path}"]
+        settings.config_args = [*(settings.config_args or ()), *told]
 
     def needed(self, state: Callable[[], State], record: Path, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Inputs of a job: none where its result is fresh, so that nothing above it matters; all where it is to run.
@@ -84,7 +90,8 @@ class Launch:
             return {}
         if found.status == "stale":
             self.workflow.dag.forcefiles.add(str(record))
-        return dict(inputs)
+        # Not `ancient` any more: Snakemake lets no job follow another, not even one that is to run, over files that are.
+        return {name: _plain(paths) for name, paths in inputs.items()}
 
     def check_cost(self) -> None:
         """Stop a launch, and no dry run, that would redo too much finished work."""
@@ -95,14 +102,23 @@ class Launch:
             except UserError as error:
                 sys.exit(str(error))
 
+    def _asked(self, rule: str, files: Iterable[Path]) -> bool:
+        """Whether -R, -f or -F names a rule or one of its files."""
+        rules, named = self._forced
+        if rule == "pretrain" and "pretrain_on_nodes" in rules:
+            return True
+        return rule in rules or (bool(named) and any(str(file) in named for file in files))
+
     def _decides(self) -> bool:
-        """Whether this process decides what is run: not a job, not a drawing of the graph, not a run by force."""
+        """Whether this process decides what is run: not a job, not a drawing of the graph."""
         asked = self.workflow.dag_settings
-        forced = asked.forceall or asked.forcetargets or asked.forcerun
-        if not self.is_main or self.workflow.executor_plugin is None or forced:
+        if not self.is_main or self.workflow.executor_plugin is None:
             return False
         if not self._begun:
             self._begun = True
+            # Before `needed` names stale results there as well.
+            dag = self.workflow.dag
+            self._forced = frozenset(rule.name for rule in dag.forcerules), frozenset(map(str, dag.forcefiles))
             asked.rerun_triggers = frozenset(each for each in asked.rerun_triggers if str(each) in TRIGGERS)
             if not self.workflow.dryrun:
                 write_json(self._path, self._memory)
@@ -115,6 +131,16 @@ def recalled(path: Path) -> tuple[Settings, Identity]:
     code.restore(memory["code"])
     settings = Settings.model_validate(memory["settings"])
     return settings, Identity(settings, Adoptions.of(memory["adoptions"]), Content(None, memory["content"]))
+
+
+def _resources(workflow: Any) -> dict[str, Any]:
+    """What --resources names, which is known before the workflow is read; the rules allowed are not."""
+    return dict(getattr(workflow.resource_settings, "resources", None) or {})
+
+
+def _plain(paths: Any) -> str | list[str]:
+    """Paths without Snakemake's flags."""
+    return str(paths) if isinstance(paths, str | Path) else list(map(str, paths))
 
 
 def _as_typed(file: Path) -> Path:

@@ -1,6 +1,6 @@
-"""What the `measure` stage is asked for a configuration, and where its results lie.
+"""What the `measure` stage is asked for a configuration, where its results lie, and whether they are up to date.
 
-A cheap stage: its place is named by what is measured, and its code is compared as a parameter.
+Its place is named by what is measured; the record beside it has the code as well.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from deconattn.experiment import grid
 from deconattn.experiment.code import code_digest
 from deconattn.experiment.grid import COSTED, Run
 from deconattn.experiment.identity import RESULTS, short_hash
+from deconattn.experiment.records import read_record
 from deconattn.experiment.settings import Settings
+from deconattn.experiment.states import FRESH, GATHERED, MISSING, State, States, differences
+from deconattn.report.sums import sums_of
+
+MEASURED = (".parquet", "-differences.parquet", ".json")
+"""Ends of the files that a measurement leaves, its record's last."""
 
 
 def measured_models(settings: Settings) -> list[str]:
@@ -34,6 +40,40 @@ def measure_spec(settings: Settings, model: str) -> dict[str, Any]:
 def measured_path(settings: Settings, model: str) -> Path:
     """Where the costs of a model lie, without `.parquet`; `-differences.parquet` stands beside it."""
     return RESULTS / "costs" / f"{model}-{short_hash(measure_spec(settings, model))}"
+
+
+def costs_spec(settings: Settings, model: str) -> dict[str, Any]:
+    """All that decides the costs of a model: what is measured, and the code."""
+    return {**measure_spec(settings, model), "code": measure_code(settings, model)}
+
+
+def measuring(states: States, model: str) -> State:
+    """Of the costs of a model, by the record beside them."""
+    path = measured_path(states.ident.settings, model)
+    files = [path.with_name(f"{path.name}{tail}") for tail in MEASURED]
+    if not all(file.is_file() for file in files):
+        return MISSING
+    record, _ = read_record(files[-1])
+    changes = differences((record or {}).get("spec") or {}, costs_spec(states.ident.settings, model))
+    return states.unless_asked(State("stale", "; ".join(changes)) if changes else FRESH, "measure", files)
+
+
+def gathering_costs(states: States, partial: bool) -> State:
+    """Of the tables of all models' costs. With `partial` they hold what is there; else all is to be measured first."""
+    settings, tables = states.ident.settings, states.ident.report / "tables"
+    files = [tables / name for name in GATHERED["aggregate_costs"]]
+    if not all(file.is_file() for file in files):
+        return MISSING
+    models = measured_models(settings)
+    record, _ = read_record(files[-1])
+    now = {
+        "code": code_digest("deconattn.report.collect_costs"),
+        "measured": sums_of(measured_path(settings, model) for model in models),
+    }
+    if {key: (record or {}).get(key) for key in now} != now:
+        return State("stale", "other measurements or code")
+    ready = partial or all(measuring(states, model).fresh for model in models)
+    return states.unless_asked(FRESH, "aggregate_costs", files) if ready else MISSING
 
 
 def measure_code(settings: Settings, model: str) -> str:

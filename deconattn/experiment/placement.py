@@ -28,8 +28,10 @@ class Placement:
     @cached_property
     def _chosen(self) -> tuple[str, Path]:
         places = [(each, self.path_of(each)) for each in self.same]
+        # What this very code has made comes before what was declared to be the same.
+        own = [place for place in places if place[0] == self.digest]
         for mark in self.marks if len(places) > 1 else ():
-            for each, path in places:
+            for each, path in (*own, *places):
                 if (path / mark).is_file():
                     return each, path
         return places[0]
@@ -55,14 +57,26 @@ class Placement:
         return (self.path / self.marks[0]).is_file()
 
     def siblings(self) -> list[Path]:
-        """Folders beside it that are the same but for their hash."""
+        """Folders beside it that are the same but for the code that they are named by; made or begun."""
         stem = self.path.name.rpartition("-")[0]
         found = [path for path in self.path.parent.glob(f"{stem}-*") if path.name.rpartition("-")[0] == stem]
         return sorted(
-            path for path in found if path != self.path and any((path / mark).is_file() for mark in self.marks)
+            path
+            for path in found
+            if path != self.path
+            and any((path / mark).is_file() for mark in self.marks)
+            and (code := self.code_of(path))
+            and self.path_of(code) == path
         )
+
+    def age_of(self, sibling: Path) -> tuple[bool, float]:
+        """Whether a sibling is made, and when it was: the largest is the newest that is made, or else begun."""
+        mark = next(mark for mark in self.marks if (sibling / mark).is_file())
+        ended = (read_record(sibling / mark)[0] or {}).get("ended")
+        return mark == self.marks[0], ended if isinstance(ended, float) else (sibling / mark).stat().st_mtime
 
     def code_of(self, sibling: Path) -> str | None:
         """The digest that a sibling is named by."""
         record, _ = read_record(sibling / ("spec.json" if self.variant else "record.json"))
-        return (record or {}).get("code")
+        code = (record or {}).get("code")
+        return code if isinstance(code, str) else None

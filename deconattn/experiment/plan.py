@@ -10,9 +10,10 @@ from typing import Any
 
 from deconattn.experiment import dryrun
 from deconattn.experiment.explain import changes_of
-from deconattn.experiment.guard import begun, finished_runs, to_redo
+from deconattn.experiment.guard import again, amount, begun, finished_runs, to_redo
 from deconattn.experiment.identity import RESULTS, Identity
 from deconattn.experiment.prices import BYTES_KEPT, BYTES_WHILE_TRAINING, Price, Prices, wall_hours
+from deconattn.experiment.prune import named, orphans, other_configs
 from deconattn.experiment.records import read_record
 from deconattn.experiment.settings import load_settings
 from deconattn.experiment.states import States
@@ -124,10 +125,10 @@ def _plan(asked: Any, ident: Identity, configs: list[str], gpus: int | None, dev
             for model in dict.fromkeys(kinds[run] for run in ident.specs)
             if any(job.rule == stage and kinds[job.run] == model for job in jobs)
         },
-        orphans=sorted({path.name for path in (RESULTS / "runs").glob("*")} - set(ident.specs)),
+        orphans=_orphans(ident, [Path(config) for config in configs]),
         wall=_wall(trained, gpus),
         disk=_disk(ident, trained),
-        redo_gpu_hours=sum(run.gpu_hours for run in redo.values()),
+        redo_gpu_hours=sum(work.gpu_hours for work in again(ident, states)),
         allowed_gpu_hours=ident.settings.redo_gpu_hours,
         vocabulary=(prices.vocabulary, prices.vocabulary_from),
         model_of=kinds,
@@ -140,14 +141,21 @@ def steps_done(folder: Path) -> int:
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
+def _orphans(ident: Identity, configs: list[Path]) -> list[str]:
+    """Runs that no config of the project names, as `deconattn prune` lists them; what is merged here counts as merged."""
+    found, _ = orphans((), [*configs, *other_configs(configs)])
+    kept = named(ident)
+    return sorted(one.path.name for one in found if one.path.parent == RESULTS / "runs" and one.path not in kept)
+
+
 def _stage_hours(ident: Identity, stage: str, model: str) -> tuple[float, str]:
     """Hours of one evaluation or analysis of a model: as long as a finished one took, else the job's limit."""
     record = {"evaluate": "evaluation.json", "analyse": "analysis.json"}[stage]
     taken = []
     for path in (RESULTS / "runs").glob(f"{model}-*/{record}"):
         found, _ = read_record(path)
-        if found and found.get("seconds"):
-            taken.append(float(found["seconds"]))
+        if found and amount(found.get("seconds")):
+            taken.append(amount(found["seconds"]))
     if taken:
         return sum(taken) / len(taken) / 3600, f"mean of {len(taken)} finished"
     from deconattn.experiment import grid

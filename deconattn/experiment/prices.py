@@ -12,7 +12,7 @@ from typing import Any
 
 from deconattn.errors import UserError
 from deconattn.experiment.code import code_digest
-from deconattn.experiment.guard import Finished
+from deconattn.experiment.guard import Finished, amount
 from deconattn.experiment.identity import Identity, short_hash
 from deconattn.experiment.job import run_of
 from deconattn.experiment.records import read_record
@@ -72,7 +72,7 @@ class Formulas:
         sequences = spec["training"]["sequences_per_step"]
         code = code_digest("deconattn.costs", *Identity.mixer_modules(run))
         key = short_hash([code, spec["model"], vocabulary, length, sequences])
-        if key not in self.known:
+        if not _is_pair(self.known.get(key)):
             from deconattn.costs import training_flops
             from deconattn.model import ModelConfig, parameter_count
 
@@ -87,6 +87,10 @@ class Formulas:
         if self._grown:
             with contextlib.suppress(OSError):
                 write_json(self.file, self.known)
+
+
+def _is_pair(found: object) -> bool:
+    return isinstance(found, list) and len(found) == 2 and all(isinstance(value, int) for value in found)
 
 
 class Prices:
@@ -120,17 +124,18 @@ class Prices:
         found: dict[tuple[str, ...], tuple[float, str]] = {}
         models = {run.model for run in self.ident.runs}
         runs = [run for runs in finished.values() for run in runs]
-        for run in sorted(runs, key=lambda run: float(run.done.get("ended") or 0.0)):
+        for run in sorted(runs, key=lambda run: amount(run.done.get("ended"))):
             spec, _ = read_record(run.folder / "spec.json")
-            seconds = float(run.done.get("seconds") or 0.0)
-            if not spec or spec["model"]["name"] not in models or seconds <= 0 or run.done.get("status") != "finished":
-                continue
-            # A model's name may stand for another shape by now; the FLOPs are those of what was trained.
-            _, flops = self.formulas.of(spec, self._padded(spec), self.length)
-            rate = flops * run.done["steps"] / seconds / int(run.done.get("processes") or 1)
-            model = spec["model"]
-            found[(model["name"], model["variant"], model["layout"])] = rate, run.folder.name
-            found[(model["name"],)] = rate, run.folder.name
+            # A run whose variant has no file any more, or whose records were damaged, tells no speed.
+            with contextlib.suppress(Exception):
+                if not spec or spec["model"]["name"] not in models or run.done.get("status") != "finished":
+                    continue
+                # A model's name may stand for another shape by now; the FLOPs are those of what was trained.
+                _, flops = self.formulas.of(spec, self._padded(spec), self.length)
+                rate = flops * run.done["steps"] / (run.gpu_hours * 3600)
+                model = spec["model"]
+                found[(model["name"], model["variant"], model["layout"])] = rate, run.folder.name
+                found[(model["name"],)] = rate, run.folder.name
         return found
 
     def of(self, run: str, steps_done: int) -> Price:

@@ -34,6 +34,8 @@ def add(command: Callable[..., None]) -> None:
             ("--stage", {"action": "append", "choices": ("data", "training", "evaluation", "analysis"),
                          "help": "only this stage (may be repeated)"}),
             ("--variant", {"action": "append", "help": "only runs of this variant (may be repeated)"}),
+            ("--from", {"action": "append", "dest": "origins", "metavar": "DIGEST",
+                        "help": "only code with this digest, where results of several are there (default: the newest's)"}),
             ("--dry-run", {"action": "store_true", "help": "list, and write nothing"}))  # fmt: skip
     command("prune", ask("prune"), "list results that no config names; delete them only with --delete",
             ("configs", {"type": Path, "nargs": "+", "metavar": "CONFIG", "help": "configs, each by itself"}), as_json,

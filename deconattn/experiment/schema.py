@@ -238,7 +238,7 @@ class Settings(Section):
     exhibits: Exhibits = Field(default_factory=Exhibits, description="Which tables and figures to draw.")
     redo_gpu_hours: NonNegativeReal = Field(
         default=8.0,
-        description="Finished training that a launch may do again, in GPU-hours; one that would do more stops and says so.",
+        description="Finished work that a launch may do again, in GPU-hours; one that would do more stops and says so.",
     )
     resources: dict[str, ResourceSettings] = Field(
         default={}, description="How runs are carried out: `default`, and per model."

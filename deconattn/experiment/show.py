@@ -15,7 +15,7 @@ def plan_text(plan: Plan) -> str:
     """A plan for a person."""
     counts = Counter(plan.runs.values())
     lines = [
-        f"{' '.join(plan.configs)}: {len(plan.runs)} runs, {_plural(len(plan.jobs), 'job')} to do",
+        *_wrapped("", f"{' '.join(plan.configs)}: {len(plan.runs)} runs, {_plural(len(plan.jobs), 'job')} to do"),
         "",
         "runs    " + " · ".join(f"{status} {counts.get(status, 0)}" for status in STATUSES)
         + f" · orphaned {len(plan.orphans)}",
@@ -28,7 +28,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def _costs(plan: Plan) -> list[str]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     by_model = defaultdict(list)
     for price in plan.prices:
         by_model[plan.model_of[price.run]].append(price)
@@ -45,6 +45,10 @@ def _costs(plan: Plan) -> list[str]:
         return []
     head = ("stage", "model", "jobs", "parameters", "tokens", "FLOPs", "GPU-hours")
     shown = table([head, *rows], right=(2, 3, 4, 5, 6))
+    if (over := max(map(len, shown)) - WIDTH) > 0:
+        most = max(len(model) for _, model, *_ in rows) - over
+        rows = [(stage, shortened(model, most), *rest) for stage, model, *rest in rows]
+        shown = table([head, *rows], right=(2, 3, 4, 5, 6))
     return ["", shown[0], "-" * len(shown[0]), *shown[1:]]
 
 
@@ -159,6 +163,12 @@ def hours(value: float, unit: str = "") -> str:
 def size(count: float) -> str:
     """Bytes with a decimal unit."""
     return f"{number(count)}B".replace("BB", "GB")
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of at most so many letters, eight at least; its middle is left out, as names tend to differ at their ends."""
+    most = max(most, 8)
+    return name if len(name) <= most else f"{name[: (most - 1) // 2]}…{name[-(most // 2) :]}"
 
 
 def table(rows: Iterable[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:

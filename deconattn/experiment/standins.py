@@ -31,7 +31,8 @@ def shown(ident: Identity, states: States, runs: list[str], partial: bool) -> di
         elif others.get(stem(run)):
             other = others[stem(run)][0].folder
             why = state.why or spec_differences(read_record(other / "spec.json")[0] or {}, ident.specs[run])
-            found[other.name] = f"stale, {other.name} stands in for {run} ({why})"
+            said = f"{other.name} stands in for {run} ({why})" if other.name != run else why
+            found[other.name] = f"stale, {said}"
         else:
             found[run] = ""
     return found

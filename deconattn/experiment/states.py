@@ -7,7 +7,7 @@ code (or code adopted as the same), the same tokens, weights and tables. Times o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -19,9 +19,9 @@ from deconattn.experiment.identity import Identity, canonical, short_hash
 from deconattn.experiment.records import read_record
 from deconattn.files import sha256_file
 
-WEIGHTS = "model/model.safetensors"
+WEIGHTS, CURVE = "model/model.safetensors", "train.parquet"
 OUTPUTS = {
-    "pretrain": ("model/config.json", WEIGHTS, "train.parquet", "done.json"),
+    "pretrain": ("model/config.json", WEIGHTS, CURVE, "done.json"),
     "evaluate": ("evaluation.parquet", "samples.parquet", "evaluation.json"),
     "analyse": ("attention.parquet", "scores.parquet", "analysis.json"),
 }
@@ -42,13 +42,19 @@ class State:
 
 
 FRESH, MISSING = State("fresh"), State("missing")
+ASKED = State("stale", "asked for on the command line")
 
 
 class States:
-    """The state of each stage of each run, and of the report, each looked up once."""
+    """The state of each stage of each run, and of the report, each looked up once.
+
+    `asked` says whether a rule, or one of the files that it writes, was named on the command line as to be made again
+    (`-R`, `-f`, `-F`): what was is stale, and with it what is made from it; all else stays as its records say.
+    """
 
     def __init__(self, ident: Identity) -> None:
         self.ident = ident
+        self.asked: Callable[[str, Iterable[Path]], bool] = lambda rule, files: False
         self.of_run = cache(self._of_run)
         self.analysed = frozenset(ident.analysed)
         self.aggregate = cache(self._aggregate)
@@ -59,7 +65,7 @@ class States:
             return self._training(run)
         if not self.of_run(run, "pretrain").fresh:
             return State("stale", "its training is to be done") if self._recorded(run, stage) != MISSING else MISSING
-        return self._recorded(run, stage)
+        return self._measured(run, stage)
 
     def _training(self, run: str) -> State:
         folder, spec = self.ident.folder(run), self.ident.specs[run]
@@ -70,16 +76,24 @@ class States:
             return State("stale", "done.json is broken or another run's")
         if self.tokens_sha256 and done.get("key") != f"{spec['hash']}-{self.tokens_sha256[:16]}":
             return State("stale", f"{self.ident.tokens / 'manifest.json'} was made anew and holds other tokens")
-        # Weights may be deleted once everything is measured; to measure more they have to be there.
+        # The curve is a result, and only a training makes it. Weights may be deleted once everything is measured; to measure
+        # more they have to be there.
         stages = ("evaluate", "analyse") if run in self.analysed else ("evaluate",)
-        if self.gone(run) and not all(self._recorded(run, stage).fresh for stage in stages):
-            return MISSING
-        return FRESH
+        gone = next((name for name in OUTPUTS["pretrain"] if not (folder / name).is_file()), None)
+        if not (folder / CURVE).is_file():
+            return State("stale", f"{CURVE} is gone")
+        if gone and not all(self._measured(run, stage).fresh for stage in stages):
+            return State("stale", f"{gone} is gone, and is needed again")
+        return self.unless_asked(FRESH, "pretrain", (folder / name for name in OUTPUTS["pretrain"]))
 
-    def gone(self, run: str) -> str | None:
-        """The first output of a run's training that is not there."""
-        folder = self.ident.folder(run)
-        return next((name for name in OUTPUTS["pretrain"] if not (folder / name).is_file()), None)
+    def unless_asked(self, found: State, rule: str, files: Iterable[Path]) -> State:
+        """What was found of a rule's result, or that it was asked for again."""
+        return ASKED if found.fresh and self.asked(rule, files) else found
+
+    def _measured(self, run: str, stage: str) -> State:
+        """Of an evaluation or analysis, whatever its training is."""
+        files = (self.ident.folder(run) / name for name in OUTPUTS[stage])
+        return self.unless_asked(self._recorded(run, stage), stage, files)
 
     def _recorded(self, run: str, stage: str) -> State:
         """Of an evaluation or analysis, by its record alone."""
@@ -90,13 +104,13 @@ class States:
         if record is None:
             return State("stale", f"{OUTPUTS[stage][-1]} is broken")
         spec = self.ident.evaluation_spec(run) if stage == "evaluate" else self.ident.analysis_spec(run)
-        changes = differences(self._adopted(record.get("spec") or {}), spec)
+        changes = differences(self._adopted(_plain_spec(record)), spec)
         if record.get("weights") != weights_of(folder):
             changes = [*changes, "made from other weights"]
         return State("stale", "; ".join(changes)) if changes else FRESH
 
     def _adopted(self, spec: dict[str, Any]) -> dict[str, Any]:
-        return {**spec, "code": self.ident.adoptions.first(spec["code"])} if "code" in spec else spec
+        return {**spec, "code": self.ident.adoptions.first(str(spec["code"]))} if "code" in spec else spec
 
     @cached_property
     def tokens_sha256(self) -> str | None:
@@ -110,7 +124,8 @@ class States:
 
         With `partial` they hold what is there; else a run that is to be done makes them stale too, by its own doing.
         """
-        found = self.aggregate(name, canonical(runs))
+        tables = (self.ident.report / "tables" / table for table in GATHERED[name])
+        found = self.unless_asked(self.aggregate(name, canonical(runs)), name, tables)
         stages = () if partial else ("pretrain", "evaluate" if name == "aggregate" else "analyse")
         ready = all(self.of_run(run, stage).fresh for run in runs for stage in stages)
         if name == "aggregate":
@@ -119,7 +134,9 @@ class States:
 
     def drawing(self, exhibit: str, options: str, gatherings: Iterable[State]) -> State:
         """Of a table or figure, whose tables have these states."""
-        found = self.exhibit(exhibit, options)
+        path = exhibit_record(self.ident.report, exhibit)
+        files = (path.with_suffix(f".{kind}") for kind in kinds_of(exhibit))
+        found = self.unless_asked(self.exhibit(exhibit, options), exhibit, files)
         return found if all(each.fresh for each in gatherings) or not found.fresh else MISSING
 
     def provenance(self, exhibits: Iterable[str], drawings: Iterable[State]) -> State:
@@ -129,7 +146,10 @@ class States:
             return MISSING
         if record.get("key") != provenance_key(exhibits, self.ident.report):
             return State("stale", "its tables and figures")
-        return FRESH if all(each.fresh for each in drawings) else MISSING
+        found = FRESH if all(each.fresh for each in drawings) else MISSING
+        return self.unless_asked(
+            found, "provenance", (self.ident.report / f"provenance.{kind}" for kind in ("html", "json"))
+        )
 
     def _aggregate(self, name: str, runs: str) -> State:
         if any(not (self.ident.report / "tables" / table).is_file() for table in GATHERED[name]):
@@ -145,18 +165,24 @@ class States:
         if not (folder / "baselines.parquet").is_file() or not (folder / "baselines.json").is_file():
             return MISSING
         record, _ = read_record(folder / "baselines.json")
-        changes = differences((record or {}).get("spec") or {}, self.ident.baselines_spec)
-        return State("stale", "; ".join(changes)) if changes else FRESH
+        changes = differences(_plain_spec(record), self.ident.baselines_spec)
+        found = State("stale", "; ".join(changes)) if changes else FRESH
+        return self.unless_asked(found, "baselines", (folder / f"baselines.{kind}" for kind in ("parquet", "json")))
 
     def _exhibit(self, exhibit: str, options: str) -> State:
         path = exhibit_record(self.ident.report, exhibit)
-        kinds = TABLE_KINDS if exhibit.startswith("table") else FIGURE_KINDS
-        if any(not path.with_suffix(f".{kind}").is_file() for kind in kinds):
+        if any(not path.with_suffix(f".{kind}").is_file() for kind in kinds_of(exhibit)):
             return MISSING
         record, _ = read_record(path)
         if record is not None and record.get("key") == exhibit_key(exhibit, options, self.ident.report):
             return FRESH
         return State("stale", "its code, options or tables")
+
+
+def _plain_spec(record: dict[str, Any] | None) -> dict[str, Any]:
+    """What a record says that its result was made from; nothing if it does not say it."""
+    spec = (record or {}).get("spec")
+    return spec if isinstance(spec, dict) else {}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -178,13 +204,15 @@ def _plain(value: Any) -> str:
 def weights_of(folder: Path) -> str | None:
     """SHA-256 of a run's weights as its training wrote it down."""
     done, _ = read_record(folder / "done.json")
-    return (done or {}).get("files", {}).get(WEIGHTS)
+    files = (done or {}).get("files")
+    return files.get(WEIGHTS) if isinstance(files, dict) else None
 
 
 # ---- what the report stands on: worked out by a launch to see what changed, and by the job to write it down
 GATHERED = {
     "aggregate": ("runs.parquet", "evaluation.parquet", "training.parquet", "gaps.parquet", "aggregate.json"),
     "aggregate_analysis": ("attention.parquet", "scores.parquet", "analysis_gaps.parquet", "aggregate_analysis.json"),
+    "aggregate_costs": ("costs.parquet", "cost_differences.parquet", "aggregate_costs.json"),
 }
 TABLE_KINDS, FIGURE_KINDS = ("html", "csv", "tex", "parquet", "json"), ("png", "svg", "pdf", "json")
 _READ = {
@@ -200,6 +228,11 @@ def gathered_key(name: str, runs: str, report: Path) -> str:
     records = [[read_record(folder / file)[1] for file in files] for folder in folders]
     baselines = read_record(report / "tables" / "baselines.json")[1] if name == "aggregate" else None
     return short_hash([code_digest(module), runs, records, baselines])
+
+
+def kinds_of(exhibit: str) -> tuple[str, ...]:
+    """Suffixes of the files that a table or figure is written as, its record's last."""
+    return TABLE_KINDS if exhibit.startswith("table") else FIGURE_KINDS
 
 
 def exhibit_record(report: Path, exhibit: str) -> Path:

@@ -29,14 +29,23 @@ def get(data: bytes, read: Callable[[], Tree]) -> Tree:
     if _known is None:
         _known = {}
         with contextlib.suppress(OSError, ValueError):
-            _known = json.loads(FILE.read_text())
+            found = json.loads(FILE.read_text())
+            _known = found if isinstance(found, dict) else {}
     key = hashlib.sha256(_RULES + data).hexdigest()
-    if key not in _known:
+    if not _is_tree(_known.get(key)):
         if not _will_save:
             _will_save = True
             atexit.register(_save)
         _known[key] = read()
     return _known[key]
+
+
+def _is_tree(found: object) -> bool:
+    """Whether it has the shape of a `Tree`: a memo that was damaged is only slower."""
+    match found:
+        case [str(), list() as certain, list() as possible]:
+            return all(isinstance(name, str) for name in (*certain, *possible))
+    return False
 
 
 def _save() -> None:

@@ -9,11 +9,14 @@ import pandas as pd
 
 from deconattn.analysis.costs_schema import COSTS, DIFFERENCES
 from deconattn.errors import UserError
+from deconattn.experiment.code import code_digest
+from deconattn.files import write_json
 from deconattn.report import schema
+from deconattn.report.sums import sums_of
 
 
 def collect_costs(files: Sequence[Path], out_folder: Path) -> tuple[Path, Path]:
-    """Write `<out_folder>/tables/{costs,cost_differences}.parquet`; returns the two paths.
+    """Write `<out_folder>/tables/{costs,cost_differences}.parquet` and their record; returns the two paths.
 
     Args:
         files: the measurements of a model each, without `.parquet`; those that are not there are passed over.
@@ -35,10 +38,13 @@ def collect_costs(files: Sequence[Path], out_folder: Path) -> tuple[Path, Path]:
                 raise UserError(f"{path}: model {model!r} is also in {models[model]}; name one")
             models[model] = path
     tables = Path(out_folder) / "tables"
-    return (
+    written = (
         schema.write_table(_stack(costs), COSTS, tables / "costs.parquet"),
         schema.write_table(_stack(differences), DIFFERENCES, tables / "cost_differences.parquet"),
     )
+    made = {"code": code_digest("deconattn.report.collect_costs"), "measured": sums_of(files)}
+    write_json(tables / "aggregate_costs.json", made)
+    return written
 
 
 def _stack(frames: list[pd.DataFrame]) -> pd.DataFrame:

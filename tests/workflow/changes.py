@@ -466,6 +466,19 @@ CHANGES = [
     row("results copied to another machine", moved, NOTHING, "nothing"),
     row("checkpoints deleted", remove("results/runs/*/checkpoints"), NOTHING, "nothing"),
     row("weights deleted", remove("results/runs/*/model/model.safetensors"), NOTHING, "nothing"),
+    row(
+        "a training curve deleted",
+        remove(f"results/runs/{MLP}-*/train.parquet"),
+        trained(MLP) - of("spec", [MLP]),
+        "its training goes on from its last checkpoint; the report",
+    ),
+    row("a run's spec deleted", remove(f"results/runs/{MLP}-*/spec.json"), of("spec", [MLP]), "it is written again"),
+    row(
+        "a run's spec deleted, a task dropped",
+        both(remove(f"results/runs/{MLP}-*/spec.json"), config("tasks: [copa, rte,", "tasks: [copa,")),
+        EVALUATED | of("baselines") | of("spec", [MLP]),
+        "as with its spec, which is written again",
+    ),
     # ---- how it is computed
     row(
         "GPUs, processes, threads, micro-batch, memory, time limits",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from deconattn.files import sha256_file
 from tests.project import CONFIG, Project
+from tests.workflow.changes import touch
 
 pytestmark = pytest.mark.xdist_group("workflow")
 REPORT = "results/reports/test"
@@ -58,6 +62,28 @@ def test_what_changes_what_is_measured_measures_again_and_nothing_else(measured:
         measured.edit(file, old, new)
         assert planned(measured).get("measure", 0) == jobs, new
         measured.edit(file, new, old)
+    assert planned(measured) == {}
+
+
+def test_records_decide_and_notes_or_times_of_files_do_not(measured: Project) -> None:
+    (file,) = files(measured)
+    record = json.loads(file.with_suffix(".json").read_text())
+    assert record["spec"]["variants"] == ["mlp", "rndembqk"] and record["files"][file.name] == sha256_file(file)
+    shutil.rmtree(measured.folder / ".snakemake")
+    touch("results/**/*")(measured)
+    assert planned(measured) == {}
+    all_again = {"measure": 1, "aggregate_costs": 1, "table6": 1, "figure_costs": 1}
+    steps = [
+        ("deconattn/analysis/measure.py", "SHORTEST, LONGEST = 0.1, 10.0", "SHORTEST, LONGEST = 0.1, 11.0", all_again),
+        ("deconattn/report/collect_costs.py", "ignore_index=True", "ignore_index=1", all_again | {"measure": 0}),
+        ("deconattn/report/figure_costs.py", "def draw", "def other() -> None: ...\n\n\ndef draw", {"figure_costs": 1}),
+    ]
+    for code, old, new, jobs in steps:
+        measured.edit(code, old, new)
+        assert planned(measured) == {rule: count for rule, count in jobs.items() if count}, code
+        measured.edit(code, new, old)
+    plan = planned(measured, "-R", "aggregate_costs")
+    assert plan == {"aggregate_costs": 1, "table6": 1, "figure_costs": 1}
     assert planned(measured) == {}
 
 

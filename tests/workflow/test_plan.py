@@ -13,7 +13,21 @@ import yaml
 
 from deconattn.files import sha256_file
 from tests.project import CONFIG, Project
-from tests.workflow.changes import MLP, MLP_EDITED, RNDEMB, STANDARD, both, code, config, planned, remove
+from tests.workflow.changes import (
+    ALL,
+    ANALYSED,
+    MLP,
+    MLP_EDITED,
+    RNDEMB,
+    RUNS,
+    STANDARD,
+    both,
+    code,
+    config,
+    of,
+    planned,
+    remove,
+)
 
 pytestmark = pytest.mark.xdist_group("workflow")
 
@@ -166,6 +180,65 @@ def test_a_launch_that_redoes_too_much_stops_and_says_what_to_type(finished_copy
     assert figures.returncode == 0, figures.stdout + figures.stderr
 
 
+def cost(project: Project, name: str, seconds: float) -> None:
+    """Have all runs' records say that they took so long."""
+    for path in project.folder.glob(f"results/runs/*/{name}"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "seconds": seconds}))
+
+
+def test_a_curve_that_is_gone_is_told_counted_and_stopped_before_weights_are_touched(finished_copy: Project) -> None:
+    run = finished_copy.runs(f"{MLP}-*")[0]
+    cost(finished_copy, "done.json", 36_000.0)
+    before = sha256_file(run / "model/model.safetensors")
+    (run / "train.parquet").unlink()
+    plan = asked(finished_copy)
+    assert {each["run"]: each["status"] for each in plan["runs"]}[run.name] == "stale"
+    assert plan["totals"]["trainings"] == 1 and 10 < plan["redo_gpu_hours"]["would"] < 11
+    assert ("pretrain", MLP) in planned(finished_copy)
+    assert "train.parquet is gone" in finished_copy.deconattn("explain", CONFIG).stdout
+    stopped = finished_copy.snakemake("--quiet", "rules", "--until", "pretrain")
+    said = stopped.stdout + stopped.stderr
+    assert stopped.returncode != 0 and run.name in said and "train.parquet is gone" in said, said
+    assert (run / "done.json").is_file() and sha256_file(run / "model/model.safetensors") == before
+    # what stands on the run is drawn without its curve meanwhile
+    drawn = finished_copy.snakemake("--profile", "profiles/figures", "--quiet", "rules")
+    assert drawn.returncode == 0, drawn.stdout + drawn.stderr
+    # allowed, it goes on from its last checkpoint and trains nothing anew
+    typed = finished_copy.snakemake("--quiet", "rules", "--until", "pretrain", "--config", "redo_gpu_hours=11")
+    assert typed.returncode == 0, typed.stdout + typed.stderr
+    assert (run / "train.parquet").is_file() and sha256_file(run / "model/model.safetensors") == before
+
+
+FORCED = {
+    "a figure": (("-R", "figure5"), frozenset({("figure5", ""), ("provenance", "")})),
+    "a file": (("-f", "results/reports/test/figures/figure5.png"), frozenset({("figure5", "")})),
+    "a stage": (("-R", "analyse"), of("analyse", ANALYSED) | of("aggregate_analysis figure1 figure2 provenance")),
+    "a training": (("-R", "pretrain"), ALL - of("spec", RUNS)),
+}
+
+
+@pytest.mark.parametrize("name", FORCED)
+def test_by_force_runs_what_is_named_and_what_is_made_from_it(finished_copy: Project, name: str) -> None:
+    options, jobs = FORCED[name]
+    remove(".snakemake")(finished_copy)
+    assert planned(finished_copy, *options) == jobs
+
+
+def test_no_force_goes_past_the_guard_and_measurements_count_as_well(finished_copy: Project) -> None:
+    finished_copy.edit(CONFIG, "name: test\n", "name: test\nredo_gpu_hours: 1\n")
+    cost(finished_copy, "evaluation.json", 1440.0)
+    cost(finished_copy, "analysis.json", 1440.0)
+    finished_copy.edit(CONFIG, "tasks: [copa, rte,", "tasks: [copa,")
+    assert 1.2 <= asked(finished_copy)["redo_gpu_hours"]["would"] < 1.3
+    for options in ((), ("-R", "baselines"), ("-f", "all"), ("-R", "analyse", "--until", "analyse"), ("-F",)):
+        stopped = finished_copy.snakemake("--quiet", "rules", *options)
+        said = stopped.stdout + stopped.stderr
+        assert stopped.returncode != 0 and "3 runs evaluated" in said and "redo_gpu_hours allows 1" in said, said
+        assert ("2 runs analysed" in said) == (options[-1:] in (("analyse",), ("-F",)))
+        assert ("3 runs trained" in said) == (options == ("-F",))
+        assert max(map(len, said[said.index("stopped: ") :].splitlines())) <= 80, said
+
+
 def test_a_to_b_to_a_trains_once_for_b_and_nothing_for_the_return(finished_copy: Project) -> None:
     finished_copy.edit(CONFIG, "peak_learning_rate: 4e-3", "peak_learning_rate: 5e-3")
     trained = finished_copy.snakemake("--quiet", "rules", "--until", "pretrain")
@@ -200,6 +273,32 @@ def test_adopted_code_finds_the_finished_runs_under_their_names(finished_copy: P
     # a setting is no code
     finished_copy.edit(CONFIG, "peak_learning_rate: 4e-3", "peak_learning_rate: 5e-3")
     assert finished_copy.deconattn("adopt", CONFIG, "--reason", "no").returncode == 2
+
+
+def test_only_the_newest_of_several_states_of_the_code_is_adopted(finished_copy: Project) -> None:
+    folder, first = finished_copy.folder, finished_copy.runs(f"{MLP}-*")[0]
+    finished_copy.edit(CONFIG, "variants: [standard, mlp]", "variants: [mlp]")
+    finished_copy.edit(CONFIG, "  - {models: [tiny], variants: [rndembqk], layouts: [even]}\n", "")
+    original = (folder / "deconattn/mixers/mlp.py").read_text()
+    MLP_EDITED(finished_copy)
+    trained = finished_copy.snakemake("--quiet", "rules", "--until", "pretrain")
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    (second,) = set(finished_copy.runs(f"{MLP}-*")) - {first}
+    old, doubled = (json.loads((run / "done.json").read_text())["code"] for run in (first, second))
+    code("mixers/mlp.py", "from torch import Tensor", "unused = 1\nfrom torch import Tensor")(finished_copy)
+    adopt = ("adopt", CONFIG, "--reason", "a constant is not used", "--stage", "training")
+    listed = finished_copy.deconattn(*adopt, "--dry-run", "--from", old)
+    assert listed.stdout.count(f": {old} → ") == 1 and doubled not in listed.stdout, listed.stdout + listed.stderr
+    wrong = finished_copy.deconattn(*adopt, "--from", "0" * 16)
+    assert wrong.returncode == 2 and doubled in wrong.stderr and old in wrong.stderr
+    done = finished_copy.deconattn(*adopt)
+    entries = yaml.safe_load((folder / "config/adoptions.yaml").read_text())
+    assert [entry["from"] for entry in entries] == [doubled], "the code before is not declared to be the same"
+    assert f"made {second.name}" in done.stdout and f"--from {old}" in done.stderr
+    assert {job["rule"] for job in asked(finished_copy)["jobs"]} & {"spec", "pretrain"} == set()
+    # the first code again is the first run again
+    (folder / "deconattn/mixers/mlp.py").write_text(original)
+    assert [each["run"] for each in asked(finished_copy)["runs"]] == [first.name]
 
 
 def test_only_what_is_named_is_adopted_and_a_begun_run_goes_on(finished_copy: Project) -> None:
@@ -291,6 +390,35 @@ def test_verify_finds_each_kind_of_damage(finished_copy: Project) -> None:
     assert len(problems) == len(damaged) + 2, problems
 
 
+def test_the_plan_does_without_what_cannot_be_priced_read_or_shown(finished_copy: Project) -> None:
+    folder, run = finished_copy.folder, finished_copy.runs(f"{RNDEMB}-*")[0]
+    shutil.copytree(run, other := run.with_name("tiny-mine-even-s0-12345678"))
+    spec = json.loads((other / "spec.json").read_text())
+    spec["model"]["variant"] = "mine"  # a file that was deleted
+    (other / "spec.json").write_text(json.dumps(spec))
+    shutil.copytree(run, broken := run.with_name("tiny-mlp-even-s0-12345678"))
+    (broken / "spec.json").write_text('{"model": {"name": "tiny"}}')
+    (broken / "done.json").write_text('{"status": "finished", "seconds": "x", "ended": "x"}')
+    mlp = finished_copy.runs(f"{MLP}-*")[0] / "done.json"
+    mlp.write_text(json.dumps({**json.loads(mlp.read_text()), "files": None, "ended": [], "seconds": None}))
+    for memo in ("resources/mirror/sources.json", ".cache/deconattn/trees.json", ".cache/deconattn/costs.json"):
+        (folder / memo).parent.mkdir(parents=True, exist_ok=True)
+        (folder / memo).write_text("[]")
+    (folder / "config/other.yaml").write_text((folder / CONFIG).read_text().replace("steps: 12", "steps: 13"))
+    plan = asked(finished_copy)
+    assert plan["orphans"] == [other.name, broken.name]
+    assert sorted(job["rule"] for job in plan["jobs"] if job["run"]) == ["evaluate"], "its weights are not proven"
+    others = json.loads(finished_copy.deconattn("plan", "config/other.yaml", "--json").stdout)
+    assert others["orphans"] == [other.name, broken.name], "what another config names is none, as for prune"
+    for memo in ("resources/mirror/sources.json", ".cache/deconattn/trees.json", ".cache/deconattn/costs.json"):
+        (folder / memo).write_text('{"' + "a" * 64 + '": null}')
+    long = "a-model-whose-name-is-longer-than-a-table-likes"
+    finished_copy.edit_all("config/other.yaml", "tiny", long)
+    said = finished_copy.deconattn("plan", "config/other.yaml", CONFIG, "config/other.yaml")
+    assert said.returncode == 0, said.stderr
+    assert max(map(len, said.stdout.splitlines())) <= 80 and "a-model" in said.stdout, said.stdout
+
+
 # ---- figures only -----------------------------------------------------------------------------------------------------------
 def test_figures_stand_on_stale_runs_and_say_so(finished_copy: Project) -> None:
     MLP_EDITED(finished_copy)
@@ -310,6 +438,10 @@ def test_figures_stand_on_stale_runs_and_say_so(finished_copy: Project) -> None:
     page = (report / "provenance.html").read_text()
     assert page.count("<h2>") == 5 and "stands in for" in page and "torch" not in page.split("<h2>")[0]
     assert finished_copy.planned("--profile", "profiles/figures") == {}
+    typed = ("--profile", "profiles/figures", "--config", "redo_gpu_hours=9")
+    assert finished_copy.planned(*typed) == {}, "a typed --config takes the place of the profile's"
+    refused = finished_copy.snakemake("-n", "--config", "partial=maybe")
+    assert refused.returncode != 0 and "must be true or false" in refused.stdout + refused.stderr
     assert finished_copy.planned()["pretrain"] == 1, "the full plan still lists what is stale"
 
 

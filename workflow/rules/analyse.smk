@@ -5,11 +5,13 @@
 def analysis_inputs(wildcards):
     """What an analysis reads; nothing for one whose record says that it is up to date."""
     folder = ident.folder(wildcards.run)
+    launch.check_cost()
     return launch.needed(
         lambda: states.of_run(wildcards.run, "analyse"),
         folder / "analysis.json",
         {
             "done": ancient(folder / "done.json"),
+            "spec": ancient(lost_spec(wildcards.run)),
             "model": ancient(folder / "model/model.safetensors"),
             "heldout": ancient(ident.tokens / "heldout.parquet"),
         },

@@ -4,11 +4,10 @@ import shlex
 
 from deconattn.errors import UserError
 from deconattn.experiment import grid
-from deconattn.experiment.code import code_digest
 from deconattn.experiment.identity import canonical
 from deconattn.experiment.launch import Launch
 from deconattn.experiment.standins import shown
-from deconattn.experiment.states import FIGURE_KINDS, GATHERED, MISSING, TABLE_KINDS, exhibit_record
+from deconattn.experiment.states import FIGURE_KINDS, GATHERED, TABLE_KINDS, exhibit_record
 
 try:
     launch = Launch(workflow)

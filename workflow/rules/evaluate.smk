@@ -6,11 +6,13 @@
 def evaluation_inputs(wildcards):
     """What an evaluation reads; nothing for one whose record says that it is up to date."""
     folder = ident.folder(wildcards.run)
+    launch.check_cost()
     return launch.needed(
         lambda: states.of_run(wildcards.run, "evaluate"),
         folder / "evaluation.json",
         {
             "done": ancient(folder / "done.json"),
+            "spec": ancient(lost_spec(wildcards.run)),
             "model": ancient(folder / "model/model.safetensors"),
             "tokenizer": ancient(ident.tokenizer / "tokenizer.json"),
             "tasks": [ancient(file) for file in ident.task_files.values()],

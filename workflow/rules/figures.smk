@@ -14,9 +14,7 @@ def options(exhibit):
 def drawing(exhibit):
     """Whether an exhibit is up to date."""
     if exhibit in grid.COSTED:
-        # Its tables hang on no run; Snakemake itself sees whether they are new.
-        found = states.exhibit(exhibit, options(exhibit))
-        return MISSING if found.fresh else found
+        return states.drawing(exhibit, options(exhibit), [gathering_costs(states, partial)])
     gatherings = [states.gathering("aggregate", shown_runs, partial)]
     if exhibit in grid.ANALYSED:
         gatherings.append(states.gathering("aggregate_analysis", analysed_runs, partial))

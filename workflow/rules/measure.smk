@@ -1,6 +1,7 @@
 # Reads:  the settings alone: a model's shape, no weights.
-# Writes: results/costs/<model>-<hash>.parquet (a row a variant × batch × length), -differences.parquet (why the paper's numbers are others).
-from deconattn.experiment.measured import measure_code, measure_spec, measured_models, measured_path
+# Writes: results/costs/<model>-<hash>.parquet (a row a variant × batch × length), -differences.parquet (why the paper's numbers are others),
+#         .json (made from what, by which code); the tables that are gathered from all models', and their record.
+from deconattn.experiment.measured import MEASURED, costs_spec, gathering_costs, measured_models, measured_path, measuring
 
 measured = {measured_path(settings, model).name: model for model in measured_models(settings)}
 
@@ -11,13 +12,14 @@ def measuring_resources(wildcards):
 
 
 rule measure:
+    input:
+        # None: its record alone says whether it is to be made again.
+        unpack(lambda w: launch.needed(lambda: measuring(states, measured[w.costs]), f"results/costs/{w.costs}.json", {})),
     output:
-        "results/costs/{costs}.parquet",
-        "results/costs/{costs}-differences.parquet",
+        [f"results/costs/{{costs}}{tail}" for tail in MEASURED],
     params:
-        spec=lambda w: canonical(measure_spec(settings, measured[w.costs])),
+        spec=lambda w: canonical(costs_spec(settings, measured[w.costs])),
         out=lambda w: f"results/costs/{w.costs}",
-        code=lambda w: measure_code(settings, measured[w.costs]),
         # How it is measured is written into the table and no part of what it is; functions of `resources` are not compared.
         place=lambda w, resources: f"--device {measuring_resources(w).device} --threads {measuring_resources(w).threads} --memory-mb {resources.mem_mb}",
     wildcard_constraints:
@@ -35,12 +37,17 @@ rule measure:
 
 rule aggregate_costs:
     input:
-        there([f"results/costs/{costs}{tail}.parquet" for costs in measured for tail in ("", "-differences")]),
+        unpack(
+            lambda w: launch.needed(
+                lambda: gathering_costs(states, partial),
+                ident.report / "tables" / "aggregate_costs.json",
+                {"measured": there([f"results/costs/{costs}{tail}" for costs in measured for tail in MEASURED])},
+            )
+        ),
     output:
-        [ident.report / "tables" / f"{name}.parquet" for name in ("costs", "cost_differences")],
+        [ident.report / "tables" / name for name in GATHERED["aggregate_costs"]],
     params:
         files=" ".join(f"results/costs/{costs}" for costs in measured),
-        code=code_digest("deconattn.report.collect_costs"),
     localrule: True
     shell:
         "{deconattn} aggregate-costs {params.files} --report " + str(ident.report)
