@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from deconattn.arguments import Parser
 from deconattn.errors import UserError
 from deconattn.experiment import questions
 
@@ -19,8 +20,8 @@ Handler = Callable[[argparse.Namespace], None]
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit code: 0 done, 2 bad input (one line each on standard error), 75 stopped in time."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         options.handler(options)
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":  # under torchrun every process meets the same error; one says it
@@ -35,9 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="deconattn", description="Which parts of attention does a language model need?"
-    )
+    parser = Parser(prog="deconattn", description="Which parts of attention does a language model need?")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, handler: Handler, help: str, *arguments: tuple[str, dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,23 @@ def restore(known: dict[str, dict[str, Any]]) -> None:
     """Answer from what a launch knew, and not from the files as they now are."""
     _digests.update(known["digests"])
     _constants.update(known["constants"])
+
+
+@contextmanager
+def as_known(known: dict[str, dict[str, Any]]) -> Iterator[None]:
+    """Answer from `known` alone for a while; afterwards from what was known before."""
+    before = memo()
+    try:
+        _replace(known)
+        yield
+    finally:
+        _replace(before)
+
+
+def _replace(known: dict[str, dict[str, Any]]) -> None:
+    _digests.clear()
+    _constants.clear()
+    restore(known)
 
 
 _digests: dict[str, str] = {}

@@ -223,30 +223,33 @@ def test_only_what_is_named_is_adopted_and_a_begun_run_goes_on(finished_copy: Pr
 # ---- prune ------------------------------------------------------------------------------------------------------------------
 def test_prune_lists_and_deletes_only_what_no_config_names(finished_copy: Project) -> None:
     folder = finished_copy.folder
+    quiet = ("--launched-within", "0")  # no job of the launch that made them waits
     other = folder / "config/other.yaml"
     shutil.copy(folder / CONFIG, other)
     finished_copy.edit(CONFIG, "peak_learning_rate: 4e-3", "peak_learning_rate: 5e-3")
     runs = finished_copy.runs()
     # the other config is not given, but lies in the folder
-    kept = finished_copy.deconattn("prune", CONFIG, "--delete", "--older-than", "0")
+    kept = finished_copy.deconattn("prune", CONFIG, "--delete", "--older-than", "0", *quiet)
     assert kept.returncode == 0 and "config/other.yaml: not given, but names" in kept.stderr
     assert finished_copy.runs() == runs
     both_given = finished_copy.deconattn(
-        "prune", CONFIG, str(other.relative_to(folder)), "--delete", "--older-than", "0"
+        "prune", CONFIG, str(other.relative_to(folder)), "--delete", "--older-than", "0", *quiet
     )
     assert "no orphans" in both_given.stderr or "deleted 0" in both_given.stderr
     other.unlink()
     listed = finished_copy.deconattn("prune", CONFIG)
     assert all(run.name in listed.stdout for run in runs) and "nothing is deleted without --delete" in listed.stderr
     assert finished_copy.runs() == runs
-    young = finished_copy.deconattn("prune", CONFIG, "--delete")
-    assert finished_copy.runs() == runs and "it may be in use" in young.stderr
+    launched = finished_copy.deconattn("prune", CONFIG, "--delete", "--older-than", "0")
+    assert finished_copy.runs() == runs and launched.stderr.count("names it: its jobs may still wait") == 3
+    young = finished_copy.deconattn("prune", CONFIG, "--delete", *quiet)
+    assert finished_copy.runs() == runs and "(--older-than 1)" in young.stderr
     hour_ago = time.time() - 7200
     for path in runs[0].rglob("*"):
         os.utime(path, (hour_ago, hour_ago))
-    assert finished_copy.deconattn("prune", CONFIG, "--delete").returncode == 0
+    assert finished_copy.deconattn("prune", CONFIG, "--delete", *quiet).returncode == 0
     assert finished_copy.runs() == runs[1:]
-    finished_copy.deconattn("prune", CONFIG, "--delete", "--older-than", "0")
+    finished_copy.deconattn("prune", CONFIG, "--delete", "--older-than", "0", *quiet)
     assert finished_copy.runs() == []
     assert list(folder.glob("results/tokens/*/manifest.json")), "the config still names the token table"
     broken = finished_copy.folder / CONFIG
