@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     source = ("source", {"type": json.loads, "help": "source as JSON"})
     spec = ("spec", {"type": json.loads, "help": "spec as JSON"})
     out = ("out", path)
+    code = ("--code", {"metavar": "DIGEST", "help": "refuse when the code here is not the code with this digest"})
     device = ("--device", {"default": "auto", "choices": ("auto", "cpu", "cuda")})
 
     command(
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     command("mirror-task", _mirror_task, "mirror one evaluation set", source, ("task", {}), out)
     command("mirror-tokenizer", _mirror_tokenizer, "mirror a pretrained tokenizer", source, ("folder", path))
     command("train-tokenizer", _train_tokenizer, "train a byte-level BPE on a corpus",
-            spec, ("folder", path), ("parts", {"type": Path, "nargs": "+"}))  # fmt: skip
+            spec, ("folder", path), ("parts", {"type": Path, "nargs": "+"}), code)  # fmt: skip
     command("tokenize", _tokenize, "tokenize and pack one part of a corpus",
             spec, ("part", number), ("corpus", path), ("tokenizer", path), ("folder", path))  # fmt: skip
     command("finish-tokens", _finish_tokens, "gather a token table's manifest and held-out documents",
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     command("analyse", _analyse, "measure the attention maps and scores of a trained run",
             ("run", path), spec, device)  # fmt: skip
     command("measure", _measure, "measure what the mixers of a model cost",
-            spec, out, device, ("--threads", {"type": int, "default": 1}),
+            spec, out, device, code, ("--threads", {"type": int, "default": 1}),
             ("--memory-mb", {"type": int, "help": "main memory; what needs more is left out, and its row says so"}))  # fmt: skip
     runs = ("runs", {"help": "run → note, as JSON"})
     command("aggregate", _aggregate, "gather the results of runs into tables", runs, ("report", path))
@@ -169,9 +170,13 @@ def _note_mirror(folder: Path, source: dict[str, Any], *writer: str) -> None:
 
 
 def _train_tokenizer(options: argparse.Namespace) -> None:
-    from deconattn.data.tokenizer import train_tokenizer
     from deconattn.experiment.identity import TOKENIZER_CODE
+    from deconattn.experiment.job import load_and_check
     from deconattn.experiment.records import note_code
+
+    if options.code:
+        load_and_check(options.code, [TOKENIZER_CODE], str(options.folder))
+    from deconattn.data.tokenizer import train_tokenizer
 
     fraction = options.spec["heldout_fraction"]
     train_tokenizer(options.parts, options.spec["vocab_size"], options.folder, heldout_fraction=fraction)
@@ -196,8 +201,10 @@ def _tokenize(options: argparse.Namespace) -> None:
 
 def _finish_tokens(options: argparse.Namespace) -> None:
     from deconattn.data.tokens import finish_tokens
+    from deconattn.experiment.job import check_code
     from deconattn.experiment.records import write_record
 
+    check_code(options.spec["code"], ["deconattn.data.tokens"], str(options.folder))
     finish_tokens(options.folder, options.spec["parts"], options.tokenizer)
     # Its spec's code: equal code that was adopted keeps the name of the first.
     record = options.folder / "record.json"
@@ -262,12 +269,16 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _baselines(options: argparse.Namespace) -> None:
-    from deconattn.evaluation.baselines import write_baselines
+    from deconattn.evaluation.quiet import offline
+    from deconattn.experiment.job import load_and_check
     from deconattn.experiment.records import write_record
 
-    spec, name = options.spec, options.out.name
+    spec, name, modules = options.spec, options.out.name, ["deconattn.evaluation.baselines"]
+    offline()
+    load_and_check(spec["code"], modules, str(options.out))
+    from deconattn.evaluation.baselines import write_baselines
+
     write_baselines(spec["files"], options.tokenizer, options.out, spec["limits"])
-    modules = ["deconattn.evaluation.baselines"]
     write_record(options.out.with_suffix(".json"), "evaluation", modules, [name], spec=spec)
 
 
@@ -283,6 +294,11 @@ def _analyse(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
+    from deconattn.experiment.job import load_and_check
+    from deconattn.experiment.measured import measure_modules
+
+    if options.code:
+        load_and_check(options.code, measure_modules(options.spec["variants"]), str(options.out))
     from deconattn.analysis.measure import measure_file
 
     measure_file(options.spec, options.out, options.device, options.threads, options.memory_mb)

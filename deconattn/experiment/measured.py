@@ -5,6 +5,7 @@ A cheap stage: its place is named by what is measured, and its code is compared 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,5 +39,9 @@ def measured_path(settings: Settings, model: str) -> Path:
 
 def measure_code(settings: Settings, model: str) -> str:
     """Digest of the code that measures, the mixers that it is asked for among it."""
-    variants = measure_spec(settings, model)["variants"]
-    return code_digest("deconattn.analysis.measure", *(f"deconattn.mixers.{variant}" for variant in variants))
+    return code_digest(*measure_modules(measure_spec(settings, model)["variants"]))
+
+
+def measure_modules(variants: Iterable[str]) -> list[str]:
+    """What a measurement imports by name."""
+    return ["deconattn.analysis.measure", *(f"deconattn.mixers.{variant}" for variant in variants)]

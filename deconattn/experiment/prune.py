@@ -77,7 +77,7 @@ def orphans(
 
 def _measured(path: Path) -> Orphan:
     """Links are not followed: what they point to is not freed. A file with several names is freed with the last of them."""
-    newest = path.lstat().st_mtime
+    newest = 0.0
     files: dict[tuple[int, int], list[int]] = {}
     for folder, below, names in os.walk(path) if not path.is_symlink() else ():
         for name in [*names, *below]:
@@ -91,7 +91,7 @@ def _measured(path: Path) -> Orphan:
                 file[2] += 1
     size = sum(each for each, links, seen in files.values() if seen >= links)
     done = (path / "done.json").is_file() or path.parent.name != "runs"
-    return Orphan(path, size, max(0.0, (time.time() - newest) / 3600), done)
+    return Orphan(path, size, max(0.0, (time.time() - (newest or path.lstat().st_mtime)) / 3600), done)
 
 
 def other_configs(configs: Iterable[Path]) -> list[Path]:

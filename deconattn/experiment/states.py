@@ -145,7 +145,10 @@ class States:
         if not (folder / "baselines.parquet").is_file() or not (folder / "baselines.json").is_file():
             return MISSING
         record, _ = read_record(folder / "baselines.json")
-        changes = differences((record or {}).get("spec") or {}, self.ident.baselines_spec)
+        spec = self.ident.baselines_spec
+        changes = differences((record or {}).get("spec") or {}, spec)
+        if not changes and record and record.get("code") not in self.ident.adoptions.same(spec["code"]):
+            changes = [f"made by code {record.get('code')}, which was edited while its job waited"]
         return State("stale", "; ".join(changes)) if changes else FRESH
 
     def _exhibit(self, exhibit: str, options: str) -> State:
