@@ -36,21 +36,32 @@ def hours(text: str) -> float:
 
 
 def json_object(**keys: type | tuple[type, ...]) -> Callable[[str], dict[str, Any]]:
-    """A JSON object that has these keys, with values of these types; it may have others."""
+    """A JSON object that has these keys, with values of these types; it may have others. `a__b` is `b` of the object `a`."""
 
     def convert(text: str) -> dict[str, Any]:
         value = _json(text, dict)
-        for key, kinds in keys.items():
+        for way, kinds in keys.items():
+            *above, key = way.split("__")
+            inside = value
+            for name in above:
+                inside = inside[name]
             allowed = kinds if isinstance(kinds, tuple) else (kinds,)
             words = " or ".join(_WORDS[kind] for kind in allowed)
-            if key not in value:
-                raise argparse.ArgumentTypeError(f"{key}: missing; must be {words} (given: {_short(text)})")
-            if not isinstance(value[key], allowed) or isinstance(value[key], bool):
-                said = _short(json.dumps(value[key], ensure_ascii=False))
-                raise argparse.ArgumentTypeError(f"{key}: {said} is not allowed; must be {words}")
+            dotted = way.replace("__", ".")
+            if key not in inside:
+                raise argparse.ArgumentTypeError(f"{dotted}: missing; must be {words} (given: {_short(text)})")
+            if not isinstance(inside[key], allowed) or isinstance(inside[key], bool):
+                said = _short(json.dumps(inside[key], ensure_ascii=False))
+                raise argparse.ArgumentTypeError(f"{dotted}: {said} is not allowed; must be {words}")
         return value
 
     return convert
+
+
+def json_text(text: str) -> str:
+    """The text of a JSON object, as it was given: results are known by it."""
+    _json(text, dict)
+    return text
 
 
 def json_names(text: str) -> list[str]:

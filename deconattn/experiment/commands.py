@@ -16,6 +16,7 @@ from deconattn.experiment.identity import Identity
 from deconattn.experiment.in_use import age
 from deconattn.experiment.settings import load_settings
 from deconattn.experiment.states import States
+from deconattn.nearest import not_one_of
 
 
 def _print_json(value: Any) -> None:
@@ -59,6 +60,10 @@ def adopt(options: Namespace) -> None:
     from deconattn.experiment import adopt as adoption
 
     stages = tuple(options.stage or adoption.STAGES)
+    variants = {variant for block in load_settings(options.configs).grid for variant in block.variants}
+    for variant in options.variant or ():
+        if variant not in variants:
+            raise UserError(f"--variant {not_one_of(variant, 'variant of this grid', sorted(variants))}")
     if options.dry_run:
         for change in adoption.changes(options.configs, Adoptions.load(), stages, options.variant):
             print(f"would adopt {change.stage} {change.variant}: {change.old} → {change.new}")

@@ -16,7 +16,7 @@ from deconattn.experiment.schema import Settings
 from deconattn.experiment.view import View
 from deconattn.experiment.yaml_lines import Problem, read
 
-__all__ = ["ConfigError", "Settings", "load_settings"]
+__all__ = ["ConfigError", "Settings", "check_flag", "load_settings"]
 
 
 class ConfigError(UserError):
@@ -25,6 +25,16 @@ class ConfigError(UserError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def check_flag(name: str, value: Any) -> None:
+    """What is told to the workflow with --config beside settings, as `partial` is: true or false.
+
+    Raises:
+        ConfigError: anything else, which would pass for true.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError([f"command line: {name}: {value!r} is not allowed; must be true or false"])
 
 
 def load_settings(paths: Sequence[str | Path], overrides: Mapping[str, Any] | None = None) -> Settings:

@@ -43,4 +43,4 @@ rule aggregate_costs:
         code=code_digest("deconattn.report.collect_costs"),
     localrule: True
     shell:
-        "{deconattn} aggregate-costs {params.files} --report " + str(ident.report)
+        "{deconattn} aggregate-costs {params.files} --report " + str(ident.report) + (" --partial" if partial else "")
