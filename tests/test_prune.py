@@ -134,7 +134,11 @@ def test_a_live_training_is_kept_whatever_is_asked_for(prune: Callable) -> None:
     owner = json.loads((other / "lock/000001.json").read_text().partition("\n")[0])
     (other / "lock/000001.json").write_text(json.dumps({**owner, "machine": "another"}) + f"\n{0:020d}")
     left = "from deconattn.training.lock import RunLock; from pathlib import Path; import sys;"
-    subprocess.run([sys.executable, "-c", f"{left} RunLock(Path(sys.argv[1])).acquire()", dead / "lock"], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run(
+        [sys.executable, "-c", f"{left} RunLock(Path(sys.argv[1])).acquire()", dead / "lock"],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     age(mine)
     edit(*LEARNING_RATE)
     found, said = prune(CONFIG, "--delete", "--older-than", 0, "--launched-within", 0)

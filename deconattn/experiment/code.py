@@ -104,7 +104,7 @@ def _parts(module: str) -> dict[str, str]:
         found[name] = _short("\n".join([*map(_canonical, head), *rest]))
 
     if path:
-        visit(ast.parse(path.read_text()), "", "(module)")
+        visit(_tree(path, path.read_bytes()), "", "(module)")
     return found
 
 
@@ -123,11 +123,17 @@ def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
     return digest, tuple(sorted({*certain, *(name for name in possible if _path(name))}))
 
 
-def _read(path: Path, data: bytes) -> trees.Tree:
+def _tree(path: Path, data: bytes) -> ast.Module:
+    """The syntax tree of a file; a `UserError` that names file and line for what is none."""
     try:
-        tree = ast.parse(data, filename=str(path))
-    except SyntaxError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid Python ({error.msg})") from None
+        return ast.parse(data, filename=str(path))
+    except (SyntaxError, ValueError) as error:  # a null byte is one or the other, by Python's version, and on no line
+        line = getattr(error, "lineno", None) or data.partition(b"\0")[0].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not valid Python ({getattr(error, 'msg', error)})") from None
+
+
+def _read(path: Path, data: bytes) -> trees.Tree:
+    tree = _tree(path, data)
     certain: set[str] = set()
     possible: set[str] = set()
     for name, is_certain in _imports(tree, path):
@@ -145,7 +151,7 @@ def class_constant(module: str, name: str) -> str | None:
 
 def _class_constant(module: str, name: str) -> str | None:
     path = _path(module)
-    for node in ast.walk(ast.parse(path.read_text())) if path else ():
+    for node in ast.walk(_tree(path, path.read_bytes())) if path else ():
         for statement in node.body if isinstance(node, ast.ClassDef) else ():
             target = (
                 statement.target if isinstance(statement, ast.AnnAssign) else getattr(statement, "targets", [None])[0]
