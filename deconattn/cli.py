@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from deconattn.arguments import Parser, json_names, json_object, json_text
 from deconattn.errors import UserError
 from deconattn.experiment import questions
 
+SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "manifest.json")
 Handler = Callable[[argparse.Namespace], None]
 
@@ -45,7 +47,27 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{os.fsdecode(error.filename)}: {error.strerror} (DECONATTN_TRACEBACK=1 shows where)", file=sys.stderr
             )
         return 2
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        path = _file_of(error)
+        if path is None or os.environ.get("DECONATTN_TRACEBACK"):
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            line = (
+                f":{error.lineno}: not valid JSON" if isinstance(error, json.JSONDecodeError) else ": not text in UTF-8"
+            )
+            print(f"{path}{line} (DECONATTN_TRACEBACK=1 shows where it is read)", file=sys.stderr)
+        return 2
     return 0
+
+
+def _file_of(error: Exception) -> Path | None:
+    """The file that was being read where an error came up: the `path` of the innermost function of this package."""
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").startswith("deconattn."):
+            path = frame.f_locals.get("path")
+            found = path if isinstance(path, Path) and path.is_file() else None
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,8 +145,9 @@ def _parser() -> argparse.ArgumentParser:
     command("analyse", _analyse, "measure the attention maps and scores of a trained run",
             ("run", path), spec(code=str, context_length=int, heldout=str), device)  # fmt: skip
     command("measure", _measure, "measure what the mixers of a model cost",
-            spec(model=dict, model__name=str, model__max_position_embeddings=int, variants=list, batch_sizes=list, lengths=list,
-                 repeats=int), out, device, code, ("--threads", {"type": int, "default": 1}),
+            spec(model=dict, model__name=str, **{f"model__{name}": int for name in SHAPE}, variants=list, batch_sizes=list,
+                 lengths=list, repeats=int),
+            out, device, code, ("--threads", {"type": int, "default": 1}),
             ("--memory-mb", {"type": int, "help": "main memory; what needs more is left out, and its row says so"}))  # fmt: skip
     runs = ("runs", {"type": json_text, "help": "run → note, as JSON"})
     command("aggregate", _aggregate, "gather the results of runs into tables", runs, ("report", path))
@@ -322,9 +345,14 @@ def _analyse(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
+    from deconattn import mixers
     from deconattn.experiment.job import load_and_check
     from deconattn.experiment.measured import measure_modules
+    from deconattn.nearest import not_one_of
 
+    for variant in options.spec["variants"]:
+        if variant not in mixers.names():
+            raise UserError(f"variants: {not_one_of(variant, 'variant', mixers.names())}")
     if options.code:
         load_and_check(options.code, measure_modules(options.spec["variants"]), str(options.out))
     from deconattn.analysis.measure import measure_file

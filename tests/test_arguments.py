@@ -30,6 +30,22 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "finish-tokens": (["finish-tokens", '{"code": "x"}', "a", "b"], ["parts", "missing", "a whole number"]),
     "train-tokenizer": (["train-tokenizer", "{}", "a", "b"], ["vocab_size", "missing", "a whole number"]),
     "measure": (["measure", '{"model": {}}', "a"], ["model.name", "missing", "text"]),
+    "variants that are measured": (
+        [
+            "measure",
+            json.dumps(
+                {
+                    "model": {"name": "t", **dict.fromkeys(cli.SHAPE, 32)},
+                    "variants": ["mpl"],
+                    "batch_sizes": [1],
+                    "lengths": [8],
+                    "repeats": 1,
+                }
+            ),
+            "a",
+        ],
+        ["variants: 'mpl'", "did you mean 'mlp'"],
+    ),
     "costs": (["aggregate-costs", "nope", "--report", "r"], ["nope.parquet: no such file", "--partial"]),
     "variant": (
         ["adopt", str(ROOT / "config/test.yaml"), "--reason", "r", "--variant", "mpl"],
@@ -72,6 +88,23 @@ def test_an_error_that_names_no_file_keeps_its_traceback(monkeypatch: pytest.Mon
     assert cli.main(["check", "config/test.yaml"]) == 2
     monkeypatch.setenv("DECONATTN_TRACEBACK", "1")
     with pytest.raises(FileNotFoundError):
+        cli.main(["check", "config/test.yaml"])
+
+
+def test_a_file_that_is_no_text_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "spec.json").write_bytes(b"\xff")
+    spec = json.dumps({"code": "x", "context_length": 32, "heldout": "h"})
+    assert cli.main(["analyse", str(tmp_path), spec]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{tmp_path / 'spec.json'}: not text in UTF-8") and len(said.splitlines()) == 1
+
+    def broken(options: object) -> None:
+        json.loads("{")  # of no file
+
+    monkeypatch.setattr(cli, "_check", broken)
+    with pytest.raises(json.JSONDecodeError):
         cli.main(["check", "config/test.yaml"])
 
 

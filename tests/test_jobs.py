@@ -39,7 +39,7 @@ JOBS = {
     "tokenize": (json.dumps({**DATA, "code": OTHER}), "0", "corpus", "bpe", "tokens"),
     "finish-tokens": (json.dumps({**DATA, "code": OTHER}), "bpe", "tokens"),
     "measure": (
-        json.dumps({"model": {"name": "tiny", "max_position_embeddings": 32}, "variants": ["mlp"],
+        json.dumps({"model": {"name": "tiny", **dict.fromkeys(cli.SHAPE, 32)}, "variants": ["mlp"],
                     "batch_sizes": [], "lengths": [], "repeats": 1}),
         "costs", "--code", OTHER,
     ),
