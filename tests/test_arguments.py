@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deconattn import cli
-from deconattn.experiment.settings import ConfigError, check_flag
+from deconattn.experiment.settings import ConfigError, flag
 from tests.project import ROOT
 
 RUN = {"name": "tiny", "variant": "mlp", "layout": "uniform"}
@@ -109,8 +109,12 @@ def test_a_file_that_is_no_text_is_named(
 
 
 def test_a_flag_is_true_or_false() -> None:
-    check_flag("partial", True)
-    check_flag("partial", False)
+    assert (
+        flag("partial", True)
+        and flag("partial", "true")
+        and not flag("partial", False)
+        and not flag("partial", "False")
+    )
     for wrong in ("maybe", "", 1, None, [True]):
         with pytest.raises(ConfigError, match="command line: partial: .* must be true or false"):
-            check_flag("partial", wrong)
+            flag("partial", wrong)

@@ -320,7 +320,7 @@ def test_verify_looks_at_every_file(finished_copy: Project, change: str, monkeyp
         found = Verifier()
         found.all()
         seen = found.problems or str(path.parent) in found.unfinished
-        assert seen and not any("cannot be checked" in line for line in found.problems), (path, found.problems)
+        assert seen and not any("cannot be checked further" in line for line in found.problems), (path, found.problems)
         # the others are checked all the same
         assert found.checked == whole.checked and found.files > len(files) * 0.9, path
         path.write_bytes(data)
@@ -347,7 +347,7 @@ def test_nothing_that_a_record_may_hold_ends_verify(finished_copy: Project, monk
             found = Verifier()
             found.all()
             assert any("model.safetensors: its SHA-256" in line for line in found.problems), (path, changed)
-            assert not any("cannot be checked" in line for line in found.problems), found.problems
+            assert not any("cannot be checked further" in line for line in found.problems), found.problems
         path.write_text(text)
 
 
@@ -377,7 +377,8 @@ def test_verify_before_sums_were_kept(finished_copy: Project, monkeypatch: pytes
         damaged.append(path)
     found = Verifier()
     found.all()
-    assert all(any(line.startswith(f"{path}: ") for line in found.problems) for path in damaged), found.problems
+    # a gathered table's own line is that of a figure which was drawn from it
+    assert all(any(path.name in line for line in found.problems) for path in damaged), found.problems
 
 
 def test_partial_is_true_or_false(tmp_path: Path) -> None:
