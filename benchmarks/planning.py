@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from deconattn.experiment.identity import Identity
-from deconattn.experiment.records import read_record, sums
+from deconattn.experiment.records import read_record, sealed, sums
 from deconattn.experiment.settings import load_settings
 from deconattn.experiment.states import OUTPUTS, WEIGHTS
 from deconattn.files import sha256_file, write_json
@@ -73,7 +73,7 @@ def _copy_run(source: Path, ident: Identity, name: str, manifest: str) -> None:
     assert done
     key = f"{spec['hash']}-{manifest[:16]}"
     files = sums(target, [file for file in OUTPUTS["pretrain"] if file != "done.json"])
-    write_json(target / "done.json", {**done, "run": name, "hash": spec["hash"], "key": key, "files": files})
+    write_json(target / "done.json", sealed({**done, "run": name, "hash": spec["hash"], "key": key, "files": files}))
     for table in TABLES:
         if (target / table).is_file():
             _rename(target / table, name, spec["seed"])
@@ -82,7 +82,7 @@ def _copy_run(source: Path, ident: Identity, name: str, manifest: str) -> None:
         found, _ = read_record(target / record)
         if found:
             facts = {"run": name, "spec": wanted(name), "weights": files[WEIGHTS], "files": sums(target, tables)}
-            write_json(target / record, {**found, **facts})
+            write_json(target / record, sealed({**found, **facts}))
     for path in [*(target / file for stage in OUTPUTS for file in OUTPUTS[stage]), target / "spec.json"]:
         note = _note(source / path.relative_to(target))
         if path.is_file() and note.is_file():

@@ -7,21 +7,36 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from deconattn.arguments import non_negative_float, positive_float, positive_int
+from deconattn.arguments import (
+    Parser,
+    json_names,
+    json_object,
+    json_text,
+    non_negative_float,
+    positive_float,
+    positive_int,
+)
 from deconattn.errors import UserError
 from deconattn.experiment import questions
 
+SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "manifest.json")
 Handler = Callable[[argparse.Namespace], None]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one subcommand; returns the exit code: 0 done, 2 bad input (one line each on standard error), 75 stopped in time."""
-    options = _parser().parse_args(arguments)
+    """Run one subcommand; returns the exit code: 0 done, 2 bad input (one line each on standard error), 75 stopped in time.
+
+    A file that is missing, or that the system refuses, is one line too; `DECONATTN_TRACEBACK=1` shows where it was asked for.
+    An error that names no file is a fault of this program and keeps its traceback.
+    """
     try:
+        options = _parser().parse_args(arguments)
         options.handler(options)
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":  # under torchrun every process meets the same error; one says it
@@ -32,13 +47,39 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.filename is None or os.environ.get("DECONATTN_TRACEBACK"):
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            print(
+                f"{os.fsdecode(error.filename)}: {error.strerror} (DECONATTN_TRACEBACK=1 shows where)", file=sys.stderr
+            )
+        return 2
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        path = _file_of(error)
+        if path is None or os.environ.get("DECONATTN_TRACEBACK"):
+            raise
+        if os.environ.get("RANK", "0") == "0":
+            line = (
+                f":{error.lineno}: not valid JSON" if isinstance(error, json.JSONDecodeError) else ": not text in UTF-8"
+            )
+            print(f"{path}{line} (DECONATTN_TRACEBACK=1 shows where it is read)", file=sys.stderr)
+        return 2
     return 0
 
 
+def _file_of(error: Exception) -> Path | None:
+    """The file that was being read where an error came up: the `path` of the innermost function of this package."""
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").startswith("deconattn."):
+            path = frame.f_locals.get("path")
+            found = path if isinstance(path, Path) and path.is_file() else None
+    return found
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="deconattn", description="Which parts of attention does a language model need?"
-    )
+    parser = Parser(prog="deconattn", description="Which parts of attention does a language model need?")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, handler: Handler, help: str, *arguments: tuple[str, dict[str, Any]]) -> None:
@@ -48,9 +89,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(handler=handler)
 
     path, number = {"type": Path}, {"type": int}
-    source = ("source", {"type": json.loads, "help": "source as JSON"})
-    spec = ("spec", {"type": json.loads, "help": "spec as JSON"})
+    source = ("source", {"type": json_object(kind=str), "help": "source as JSON"})
+
+    def spec(**keys: type | tuple[type, ...]) -> tuple[str, dict[str, Any]]:
+        return "spec", {"type": json_object(**keys), "help": "spec as JSON"}
+
     out = ("out", path)
+    code = ("--code", {"metavar": "DIGEST", "help": "refuse when the code here is not the code with this digest"})
     device = ("--device", {"default": "auto", "choices": ("auto", "cpu", "cuda")})
 
     command(
@@ -71,14 +116,23 @@ def _parser() -> argparse.ArgumentParser:
     command("mirror-task", _mirror_task, "mirror one evaluation set", source, ("task", {}), out)
     command("mirror-tokenizer", _mirror_tokenizer, "mirror a pretrained tokenizer", source, ("folder", path))
     command("train-tokenizer", _train_tokenizer, "train a byte-level BPE on a corpus",
-            spec, ("folder", path), ("parts", {"type": Path, "nargs": "+"}))  # fmt: skip
+            spec(vocab_size=int, heldout_fraction=(float, int)), ("folder", path),
+            ("parts", {"type": Path, "nargs": "+"}), code)  # fmt: skip
     command("tokenize", _tokenize, "tokenize and pack one part of a corpus",
-            spec, ("part", number), ("corpus", path), ("tokenizer", path), ("folder", path))  # fmt: skip
+            spec(code=str, context_length=int, heldout_fraction=(float, int), budget=(int, type(None)), parts=int),
+            ("part", number), ("corpus", path), ("tokenizer", path), ("folder", path))  # fmt: skip
     command("finish-tokens", _finish_tokens, "gather a token table's manifest and held-out documents",
-            spec, ("tokenizer", path), ("folder", path))  # fmt: skip
+            spec(code=str, parts=int), ("tokenizer", path), ("folder", path))  # fmt: skip
     command("side-text", _side_text, "cut the fixed text of fixedseqqk",
             ("length", number), ("tokenizer", path), out, ("text", path))  # fmt: skip
-    command("spec", _spec, "write the spec of a run", spec, ("tokens_manifest", path), out)
+    command(
+        "spec",
+        _spec,
+        "write the spec of a run",
+        spec(code=str, seed=int, model=dict, model__name=str, model__variant=str, model__layout=str, tokens=dict),
+        ("tokens_manifest", path),
+        out,
+    )
     command("pretrain", _pretrain, "train the run of a spec.json",
             ("run", path), ("tokens", path),
             ("--side-text", path), ("--tokenizer", path), device,
@@ -93,16 +147,18 @@ def _parser() -> argparse.ArgumentParser:
                                     "help": "stop, save and exit with 75 before so many minutes are over; 0: never"}),
             ("--progress", {"default": "auto", "choices": ("auto", "bar", "lines")}))  # fmt: skip
     command("evaluate", _evaluate, "evaluate a trained run with lm-evaluation-harness",
-            ("run", path), ("tokenizer", path), spec,
+            ("run", path), ("tokenizer", path), spec(),
             ("--batch-size", {"type": positive_int, "default": 16}), device)  # fmt: skip
     command("baselines", _baselines, "random guess and majority class of each task",
-            spec, ("tokenizer", path), out)  # fmt: skip
+            spec(code=str, files=dict, limits=dict), ("tokenizer", path), out)  # fmt: skip
     command("analyse", _analyse, "measure the attention maps and scores of a trained run",
-            ("run", path), spec, device)  # fmt: skip
+            ("run", path), spec(code=str, context_length=int, heldout=str), device)  # fmt: skip
     command("measure", _measure, "measure what the mixers of a model cost",
-            spec, out, device, ("--threads", {"type": int, "default": 1}),
+            spec(model=dict, model__name=str, **{f"model__{name}": int for name in SHAPE}, variants=list, batch_sizes=list,
+                 lengths=list, repeats=int),
+            out, device, code, ("--threads", {"type": int, "default": 1}),
             ("--memory-mb", {"type": int, "help": "main memory; what needs more is left out, and its row says so"}))  # fmt: skip
-    runs = ("runs", {"help": "run → note, as JSON"})
+    runs = ("runs", {"type": json_text, "help": "run → note, as JSON"})
     command("aggregate", _aggregate, "gather the results of runs into tables", runs, ("report", path))
     command("aggregate-analysis", _aggregate_analysis, "gather the analysis of runs", runs, ("report", path))
     command(
@@ -111,11 +167,12 @@ def _parser() -> argparse.ArgumentParser:
         "gather the measured costs of models",
         ("files", {"type": Path, "nargs": "*", "help": "costs of a model, without .parquet"}),
         ("--report", {"type": Path, "required": True}),
+        ("--partial", {"action": "store_true", "help": "pass over models that were not measured"}),
     )
     command("draw", _draw, "draw one table or figure from the gathered tables",
-            ("exhibit", {}), ("options", {}), ("tables", path), ("folder", path))  # fmt: skip
+            ("exhibit", {}), ("options", {"type": json_text}), ("tables", path), ("folder", path))  # fmt: skip
     command("provenance", _provenance, "one page of where all tables and figures come from",
-            ("exhibits", {"type": json.loads}), ("report", path))  # fmt: skip
+            ("exhibits", {"type": json_names}), ("report", path))  # fmt: skip
     questions.add(command)
     return parser
 
@@ -161,24 +218,28 @@ def _mirror_tokenizer(options: argparse.Namespace) -> None:
     from deconattn.experiment.identity import TOKENIZER_CODE
 
     mirror_tokenizer(options.source, options.folder)
-    _note_mirror(options.folder, options.source, TOKENIZER_CODE)
+    _note_mirror(options.folder, options.source, TOKENIZER_CODE, files=TOKENIZER_FILES)
 
 
-def _note_mirror(folder: Path, source: dict[str, Any], *writer: str) -> None:
+def _note_mirror(folder: Path, source: dict[str, Any], *writer: str, files: Sequence[str] = ()) -> None:
     from deconattn.experiment.identity import mirror_modules
     from deconattn.experiment.records import note_code
 
-    note_code(folder, *mirror_modules(source["kind"], *writer))
+    note_code(folder, *mirror_modules(source["kind"], *writer), files=files)
 
 
 def _train_tokenizer(options: argparse.Namespace) -> None:
-    from deconattn.data.tokenizer import train_tokenizer
     from deconattn.experiment.identity import TOKENIZER_CODE
+    from deconattn.experiment.job import load_and_check
     from deconattn.experiment.records import note_code
+
+    if options.code:
+        load_and_check(options.code, [TOKENIZER_CODE], str(options.folder))
+    from deconattn.data.tokenizer import train_tokenizer
 
     fraction = options.spec["heldout_fraction"]
     train_tokenizer(options.parts, options.spec["vocab_size"], options.folder, heldout_fraction=fraction)
-    note_code(options.folder, TOKENIZER_CODE)
+    note_code(options.folder, TOKENIZER_CODE, files=TOKENIZER_FILES)
 
 
 def _tokenize(options: argparse.Namespace) -> None:
@@ -199,12 +260,15 @@ def _tokenize(options: argparse.Namespace) -> None:
 
 def _finish_tokens(options: argparse.Namespace) -> None:
     from deconattn.data.tokens import finish_tokens
+    from deconattn.experiment.job import check_code
     from deconattn.experiment.records import write_record
 
+    check_code(options.spec["code"], ["deconattn.data.tokens"], str(options.folder))
     finish_tokens(options.folder, options.spec["parts"], options.tokenizer)
     # Its spec's code: equal code that was adopted keeps the name of the first.
     record = options.folder / "record.json"
-    write_record(record, "tokens", ["deconattn.data.tokens"], [], spec=options.spec)
+    files = ["manifest.json", *sorted(path.name for path in options.folder.glob("part-*.json"))]
+    write_record(record, "tokens", ["deconattn.data.tokens"], files, spec=options.spec)
 
 
 def _side_text(options: argparse.Namespace) -> None:
@@ -213,7 +277,7 @@ def _side_text(options: argparse.Namespace) -> None:
     from deconattn.experiment.records import note_code
 
     write_side_text(options.text, options.tokenizer, options.length, options.out)
-    note_code(options.out.parent, SIDE_CODE)
+    note_code(options.out.parent, SIDE_CODE, files=[options.out.name])
 
 
 def _spec(options: argparse.Namespace) -> None:
@@ -271,12 +335,16 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _baselines(options: argparse.Namespace) -> None:
-    from deconattn.evaluation.baselines import write_baselines
+    from deconattn.evaluation.quiet import offline
+    from deconattn.experiment.job import load_and_check
     from deconattn.experiment.records import write_record
 
-    spec, name = options.spec, options.out.name
+    spec, name, modules = options.spec, options.out.name, ["deconattn.evaluation.baselines"]
+    offline()
+    load_and_check(spec["code"], modules, str(options.out))
+    from deconattn.evaluation.baselines import write_baselines
+
     write_baselines(spec["files"], options.tokenizer, options.out, spec["limits"])
-    modules = ["deconattn.evaluation.baselines"]
     write_record(options.out.with_suffix(".json"), "evaluation", modules, [name], spec=spec)
 
 
@@ -292,6 +360,16 @@ def _analyse(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
+    from deconattn import mixers
+    from deconattn.experiment.job import load_and_check
+    from deconattn.experiment.measured import measure_modules
+    from deconattn.nearest import not_one_of
+
+    for variant in options.spec["variants"]:
+        if variant not in mixers.names():
+            raise UserError(f"variants: {not_one_of(variant, 'variant', mixers.names())}")
+    if options.code:
+        load_and_check(options.code, measure_modules(options.spec["variants"]), str(options.out))
     from deconattn.analysis.measure import measure_file
 
     measure_file(options.spec, options.out, options.device, options.threads, options.memory_mb)
@@ -311,35 +389,48 @@ def _aggregate_analysis(options: argparse.Namespace) -> None:
 
 def _gather(name: str, options: argparse.Namespace, gather: Callable[[list[Path], dict[str, str]], list[str]]) -> None:
     from deconattn.experiment.identity import RESULTS
-    from deconattn.experiment.states import gathered_key
+    from deconattn.experiment.records import sealed, sums
+    from deconattn.experiment.states import GATHERED, gathered_key
     from deconattn.files import write_json
 
     notes = json.loads(options.runs)
     key = gathered_key(name, options.runs, options.report)
     for gap in gather([RESULTS / "runs" / run for run in notes], notes):
         print(f"gap: {gap}", file=sys.stderr)
-    write_json(options.report / "tables" / f"{name}.json", {"key": key, "runs": notes})
+    tables = options.report / "tables"
+    files = sums(tables, [table for table in GATHERED[name] if table != f"{name}.json"])
+    write_json(tables / f"{name}.json", sealed({"key": key, "runs": notes, "files": files}))
 
 
 def _aggregate_costs(options: argparse.Namespace) -> None:
     from deconattn.report.collect_costs import collect_costs
 
+    missing = [path for file in options.files if not (path := file.with_name(f"{file.name}.parquet")).is_file()]
+    if missing and not options.partial:
+        raise UserError(f"{missing[0]}: no such file; --partial passes over models that were not measured")
     collect_costs(options.files, options.report)
 
 
 def _draw(options: argparse.Namespace) -> None:
     from deconattn.experiment.records import keep_code
     from deconattn.experiment.states import exhibit_key, exhibit_modules
-    from deconattn.report.exhibits import draw
+    from deconattn.nearest import not_one_of
+    from deconattn.report.exhibits import EXHIBITS, draw
 
+    if options.exhibit not in EXHIBITS:
+        raise UserError(not_one_of(options.exhibit, "exhibit that can be drawn", EXHIBITS))
     key = exhibit_key(options.exhibit, options.options, options.tables.parent)
     made = {"key": key, "drawn_by": keep_code(*exhibit_modules(options.exhibit))}
     draw(options.exhibit, options.tables, options.folder, json.loads(options.options), made)
 
 
 def _provenance(options: argparse.Namespace) -> None:
+    from deconattn.experiment.records import sealed, sums
     from deconattn.experiment.states import exhibit_record, provenance_key
+    from deconattn.files import read_json, write_json
     from deconattn.report.provenance_page import write_page
 
     key = provenance_key(options.exhibits, options.report)
     write_page([exhibit_record(options.report, name) for name in options.exhibits], options.report, key)
+    record = options.report / "provenance.json"
+    write_json(record, sealed({**read_json(record), "files": sums(options.report, ["provenance.html"])}))

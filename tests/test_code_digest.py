@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from deconattn.errors import UserError
+from deconattn.experiment import code
 from tests.conftest import ROOT
 
 DIGEST = """
@@ -19,8 +21,10 @@ print(code_digest(*{modules!r}))
 
 
 def digest(root: Path, *modules: str) -> str:
-    code = DIGEST.format(root=str(root), modules=modules)
-    return subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    script = DIGEST.format(root=str(root), modules=modules)
+    return subprocess.run(
+        [sys.executable, "-I", "-c", script], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 @pytest.fixture
@@ -30,6 +34,22 @@ def copy(tmp_path: Path) -> Path:
 
 
 TRAIN_APPROXIMATE = ("deconattn.training.run", "deconattn.mixers.approximate")
+
+
+@pytest.mark.parametrize("content", [b"x = 1\ny = (\n", b"x = 1\ny = '\x00'\n", b"x = 1\ny = '\xff'\n"])
+@pytest.mark.parametrize("asked", ["class_constant", "parts_of", "code_digest"])
+def test_a_file_that_is_no_python_is_named(
+    content: bytes, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "deconattn/mixers/mine.py"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    monkeypatch.setattr(code, "PACKAGE", tmp_path / "deconattn")
+    arguments = ("side_stream",) if asked == "class_constant" else ()
+    with code.as_known({"digests": {}, "constants": {}}), pytest.raises(UserError) as refused:
+        getattr(code, asked)("deconattn.mixers.mine", *arguments)
+    assert str(refused.value).startswith(f"{path}:2: not valid Python (")
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def edit(root: Path, file: str, old: str, new: str) -> None:

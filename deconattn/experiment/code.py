@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,23 @@ def restore(known: dict[str, dict[str, Any]]) -> None:
     _constants.update(known["constants"])
 
 
+@contextmanager
+def as_known(known: dict[str, dict[str, Any]]) -> Iterator[None]:
+    """Answer from `known` alone for a while; afterwards from what was known before."""
+    before = memo()
+    try:
+        _replace(known)
+        yield
+    finally:
+        _replace(before)
+
+
+def _replace(known: dict[str, dict[str, Any]]) -> None:
+    _digests.clear()
+    _constants.clear()
+    restore(known)
+
+
 _digests: dict[str, str] = {}
 _constants: dict[str, str | None] = {}
 
@@ -106,12 +124,12 @@ def _parsed(module: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _tree(path: Path, data: bytes) -> ast.Module:
+    """The syntax tree of a file; a `UserError` that names file and line for what is none."""
     try:
         return ast.parse(data, filename=str(path))
-    except SyntaxError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid Python ({error.msg})") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid Python ({error})") from None
+    except (SyntaxError, ValueError) as error:  # a null byte is one or the other, by Python's version, and on no line
+        line = getattr(error, "lineno", None) or data.partition(b"\0")[0].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not valid Python ({getattr(error, 'msg', error)})") from None
 
 
 def _read(path: Path, data: bytes) -> trees.Tree:

@@ -13,8 +13,10 @@ from deconattn.errors import UserError
 from deconattn.experiment import show
 from deconattn.experiment.adoptions import FILE, Adoptions
 from deconattn.experiment.identity import Identity
+from deconattn.experiment.in_use import age
 from deconattn.experiment.settings import load_settings
 from deconattn.experiment.states import States
+from deconattn.nearest import not_one_of
 
 
 def _print_json(value: Any) -> None:
@@ -58,6 +60,10 @@ def adopt(options: Namespace) -> None:
     from deconattn.experiment import adopt as adoption
 
     stages = tuple(options.stage or adoption.STAGES)
+    variants = {variant for block in load_settings(options.configs).grid for variant in block.variants}
+    for variant in options.variant or ():
+        if variant not in variants:
+            raise UserError(f"--variant {not_one_of(variant, 'variant of this grid', sorted(variants))}")
     if options.dry_run:
         found, others = adoption.changes(
             options.configs, Adoptions.load(), stages, options.variant, options.origins or ()
@@ -78,19 +84,22 @@ def adopt(options: Namespace) -> None:
 
 
 def prune(options: Namespace) -> None:
-    """Orphans, and their deletion."""
+    """Orphans, and their deletion; exit code 1 when one could not be deleted."""
     from deconattn.experiment import prune as pruning
 
-    found, notes = pruning.orphans(options.configs, pruning.other_configs(options.configs))
+    merged = options.configfile or []
+    given = [*options.configs, *(path for each in merged for path in each)]
+    found, notes = pruning.orphans(options.configs, pruning.other_configs(given), merged)
+    kept = pruning.reasons(found, options.older_than, options.launched_within)
     for note in notes:
         print(note, file=sys.stderr)
     if options.json:
-        _print_json([asdict(orphan) for orphan in found])
+        _print_json([{**asdict(orphan), "kept": kept.get(orphan.path)} for orphan in found])
     elif found:
         rows = [
             (
                 show.size(orphan.bytes),
-                _age(orphan.hours),
+                age(orphan.hours),
                 str(orphan.path) + ("" if orphan.finished else " (not finished)"),
             )
             for orphan in found
@@ -98,19 +107,16 @@ def prune(options: Namespace) -> None:
         print("\n".join(show.table([("size", "last write", "folder"), *rows], right=(0,))))
     total = f"{len(found)} orphaned folders, {show.size(sum(orphan.bytes for orphan in found))}"
     if not options.delete:
+        for path, why in kept.items():
+            print(f"would be kept: {path}: {why}", file=sys.stderr)
         print(f"{total}; nothing is deleted without --delete" if found else "no orphans", file=sys.stderr)
         return
-    deleted, kept = pruning.delete(found, options.older_than)
+    deleted, failed = pruning.delete(found, kept)
     print(f"deleted {len(deleted)} folders, {show.size(sum(orphan.bytes for orphan in deleted))}", file=sys.stderr)
-    for orphan in kept:
-        print(
-            f"kept {orphan.path}: written to {_age(orphan.hours)} ago, it may be in use (--older-than 0 deletes it too)",
-            file=sys.stderr,
-        )
-
-
-def _age(hours: float) -> str:
-    return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} d"
+    for path, why in {**kept, **failed}.items():
+        print(f"kept {path}: {why}", file=sys.stderr)
+    if failed:
+        sys.exit(1)
 
 
 def verify(options: Namespace) -> None:

@@ -138,16 +138,25 @@ class DataIdentity:
         return {"corpus": self.corpus.name, "heldout_fraction": self.settings.tokens.heldout_fraction}
 
     @cached_property
+    def _trained_tokenizer(self) -> tuple[str, Path]:
+        spec = self.tokenizer_spec
+        return self._placed(
+            code_digest(TOKENIZER_CODE),
+            lambda code: RESULTS / "tokenizers" / f"bpe{spec['vocab_size']}-{short_hash([spec, code])}",
+            "manifest.json",
+        )
+
+    @cached_property
     def tokenizer(self) -> Path:
         """Folder of the tokenizer."""
-        spec = self.tokenizer_spec
-        if spec["kind"] == "train":
-            return self._placed(
-                code_digest(TOKENIZER_CODE),
-                lambda code: RESULTS / "tokenizers" / f"bpe{spec['vocab_size']}-{short_hash([spec, code])}",
-                "manifest.json",
-            )[1]
-        return self._mirror("tokenizer", spec, ["tokenizer/tokenizer.json"], TOKENIZER_CODE)
+        if self.tokenizer_spec["kind"] == "train":
+            return self._trained_tokenizer[1]
+        return self._mirror("tokenizer", self.tokenizer_spec, ["tokenizer/tokenizer.json"], TOKENIZER_CODE)
+
+    @property
+    def tokenizer_code(self) -> str:
+        """Digest of the code that trains the tokenizer, which its folder is named by."""
+        return self._trained_tokenizer[0]
 
     @cached_property
     def _tokens(self) -> tuple[dict[str, Any], Path]:

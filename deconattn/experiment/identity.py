@@ -148,8 +148,17 @@ class Identity(DataIdentity):
     @cached_property
     def specs(self) -> dict[str, dict[str, Any]]:
         """Specs of all runs of the configuration by run name."""
+        self._ask_for_codes()
         specs = [self.run_spec(run) for run in self.runs]
         return {spec["run"]: spec for spec in specs}
+
+    def _ask_for_codes(self) -> None:
+        """Have the code of jobs that belong to no run looked up, so that a launch tells them with the rest (`code.memo`)."""
+        from deconattn.experiment.measured import measure_code, measured_models  # which imports this module
+
+        for model in measured_models(self.settings):
+            measure_code(self.settings, model)
+        assert self.baselines_spec["code"]
 
     @cached_property
     def run_of(self) -> dict[str, Run]:

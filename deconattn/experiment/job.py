@@ -14,9 +14,12 @@ from deconattn.experiment.adoptions import Adoptions
 from deconattn.experiment.code import closure, code_digest
 from deconattn.experiment.grid import Run
 from deconattn.experiment.identity import Identity
-from deconattn.experiment.records import keep_code, sums, versions, write_record
+from deconattn.experiment.records import keep_code, sealed, sums, versions, write_record
 from deconattn.experiment.states import OUTPUTS, weights_of
 from deconattn.files import read_json, write_json
+
+TOKENIZER = ("model/tokenizer.json", "model/tokenizer_config.json")
+"""What lies beside the weights of a run that was given its tokenizer."""
 
 
 def load_and_check(recorded: str, modules: Sequence[str], place: str) -> None:
@@ -47,6 +50,22 @@ def run_of(spec: dict[str, Any]) -> Run:
     """The run of a spec."""
     model = spec["model"]
     return Run(model["name"], model["variant"], model["layout"], spec["seed"])
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """The spec of a run.
+
+    Raises:
+        UserError: no such file, or one that is no spec.
+    """
+    spec = read_json(path)
+    model = spec.get("model") if isinstance(spec, dict) else None
+    for key in ("name", "variant", "layout"):
+        if not isinstance(model, dict) or not isinstance(model.get(key), str):
+            raise UserError(f"{path}: not the spec of a run: model.{key} is missing; start snakemake again")
+    if not isinstance(spec.get("seed"), int):
+        raise UserError(f"{path}: not the spec of a run: seed is missing; start snakemake again")
+    return dict(spec)
 
 
 def write_spec(spec: dict[str, Any], manifest_sha256: str, out: Path) -> None:
@@ -82,9 +101,9 @@ def record_training(run_folder: Path, device: str) -> None:
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "device": _device_name(device),
         "ended": time.time(),
-        "files": sums(run_folder, [name for name in OUTPUTS["pretrain"] if name != "done.json"]),
+        "files": sums(run_folder, [*(name for name in OUTPUTS["pretrain"] if name != "done.json"), *TOKENIZER]),
     }
-    write_json(path, done)
+    write_json(path, sealed(done))
 
 
 def record_stage(
@@ -101,7 +120,7 @@ def record_stage(
 
 def start_stage(run_folder: Path, stage: str, spec: dict[str, Any]) -> tuple[list[str], float]:
     """Check the code of an evaluation or analysis and drop the record of the one before; its modules, and the time."""
-    run = run_of(read_json(run_folder / "spec.json"))
+    run = run_of(read_spec(run_folder / "spec.json"))
     modules = Identity.evaluation_modules(run) if stage == "evaluate" else Identity.analysis_modules(run)
     if stage == "evaluate":
         from deconattn.evaluation.quiet import offline

@@ -5,6 +5,7 @@ Its place is named by what is measured; the record beside it has the code as wel
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,5 +79,9 @@ def gathering_costs(states: States, partial: bool) -> State:
 
 def measure_code(settings: Settings, model: str) -> str:
     """Digest of the code that measures, the mixers that it is asked for among it."""
-    variants = measure_spec(settings, model)["variants"]
-    return code_digest("deconattn.analysis.measure", *(f"deconattn.mixers.{variant}" for variant in variants))
+    return code_digest(*measure_modules(measure_spec(settings, model)["variants"]))
+
+
+def measure_modules(variants: Iterable[str]) -> list[str]:
+    """What a measurement imports by name."""
+    return ["deconattn.analysis.measure", *(f"deconattn.mixers.{variant}" for variant in variants)]

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from deconattn.arguments import hours
+
 
 def add(command: Callable[..., None]) -> None:
     """Tell the command line of them: `command(name, handler, help, *arguments)`."""
@@ -38,10 +40,15 @@ def add(command: Callable[..., None]) -> None:
                         "help": "only code with this digest, where results of several are there (default: the newest's)"}),
             ("--dry-run", {"action": "store_true", "help": "list, and write nothing"}))  # fmt: skip
     command("prune", ask("prune"), "list results that no config names; delete them only with --delete",
-            ("configs", {"type": Path, "nargs": "+", "metavar": "CONFIG", "help": "configs, each by itself"}), as_json,
-            ("--delete", {"action": "store_true", "help": "delete what is listed"}),
-            ("--older-than", {"type": float, "default": 1.0, "metavar": "HOURS",
-                              "help": "keep what was written to since (default 1)"}))  # fmt: skip
+            ("configs", {"type": Path, "nargs": "*", "metavar": "CONFIG", "help": "configs, each by itself"}), as_json,
+            ("--configfile", {"type": Path, "nargs": "+", "action": "append", "metavar": "CONFIG",
+                              "help": "configs that are merged, as for snakemake (may be repeated)"}),
+            ("--delete", {"action": "store_true", "help": "delete what is listed and not in use"}),
+            ("--older-than", {"type": hours, "default": 1.0, "metavar": "HOURS",
+                              "help": "keep what was written to since (default 1)"}),
+            ("--launched-within", {"type": hours, "default": 168.0, "metavar": "HOURS",
+                                   "help": "keep what launches since then name, as their jobs may still wait "
+                                           "(default 168; 0 when none does)"}))  # fmt: skip
     command("verify", ask("verify"), "check every result against its spec, manifests and checksums",
             ("configs", {"type": Path, "nargs": "*", "metavar": "CONFIG", "help": "only the runs of this config"}),
             as_json)  # fmt: skip

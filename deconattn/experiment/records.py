@@ -50,8 +50,23 @@ def sums(folder: Path, names: Sequence[str]) -> dict[str, str]:
 def write_record(path: Path, stage: str, modules: Sequence[str], files: Sequence[str], **facts: Any) -> dict[str, Any]:
     """Write the record of a stage beside its `files`; `facts` are what it was made from, under names of their own."""
     record = {**facts, "code": keep_code(*modules), "versions": versions(stage), "files": sums(path.parent, files)}
-    write_json(path, record)
+    write_json(path, sealed(record))
     return record
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with a sum over itself, so that damage to it can be told from what it says."""
+    return {**record, "sum": _seal(record)}
+
+
+def is_whole(record: dict[str, Any]) -> bool:
+    """Whether a record is as it was sealed, or was written before records were."""
+    return "sum" not in record or record["sum"] == _seal(record)
+
+
+def _seal(record: dict[str, Any]) -> str:
+    plain = {key: value for key, value in record.items() if key != "sum"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def keep_code(*modules: str) -> str:
@@ -73,8 +88,9 @@ def read_record(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     return (value, hashlib.sha256(data).hexdigest()) if isinstance(value, dict) else (None, None)
 
 
-def note_code(folder: Path, *modules: str) -> None:
-    """Write down in `record.json` which code made a folder of data."""
+def note_code(folder: Path, *modules: str, files: Sequence[str] = ()) -> None:
+    """Write down in `record.json` which code made a folder of data, with the sums of its `files` if all of them are written."""
     path = folder / "record.json"
-    if not path.is_file():
-        write_json(path, {"code": keep_code(*modules)})
+    if files or not path.is_file():
+        facts = {"files": sums(folder, files)} if files else {}
+        write_json(path, sealed({"code": keep_code(*modules), **facts}))

@@ -16,7 +16,7 @@ from deconattn.experiment.schema import Settings
 from deconattn.experiment.view import View
 from deconattn.experiment.yaml_lines import Problem, read
 
-__all__ = ["ConfigError", "Settings", "load_settings"]
+__all__ = ["ConfigError", "Settings", "flag", "load_settings"]
 
 
 class ConfigError(UserError):
@@ -25,6 +25,18 @@ class ConfigError(UserError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+def flag(name: str, value: Any) -> bool:
+    """What is told to the workflow with --config beside settings, as `partial` is: true or false, also as Snakemake leaves it.
+
+    Raises:
+        ConfigError: anything else, which would pass for true.
+    """
+    found = {"true": True, "false": False}.get(str(value).lower()) if isinstance(value, bool | str) else None
+    if found is None:
+        raise ConfigError([f"command line: {name}: {value!r} is not allowed; must be true or false"])
+    return found
 
 
 def load_settings(paths: Sequence[str | Path], overrides: Mapping[str, Any] | None = None) -> Settings:

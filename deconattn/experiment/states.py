@@ -165,7 +165,10 @@ class States:
         if not (folder / "baselines.parquet").is_file() or not (folder / "baselines.json").is_file():
             return MISSING
         record, _ = read_record(folder / "baselines.json")
-        changes = differences(_plain_spec(record), self.ident.baselines_spec)
+        spec = self.ident.baselines_spec
+        changes = differences(_plain_spec(record), spec)
+        if not changes and record and record.get("code") not in self.ident.adoptions.same(spec["code"]):
+            changes = [f"made by code {record.get('code')}, which was edited while its job waited"]
         found = State("stale", "; ".join(changes)) if changes else FRESH
         return self.unless_asked(found, "baselines", (folder / f"baselines.{kind}" for kind in ("parquet", "json")))
 

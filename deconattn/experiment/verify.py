@@ -1,157 +1,181 @@
-"""Whether every result is what its record says: specs, manifests and SHA-256 sums, of all that lies in `results`."""
+"""Whether every result is what its record says: specs, manifests and SHA-256 sums, of all that lies in `results`.
+
+What each stage must have left is gone through, so that a file that is gone is found as well as one that is damaged. What a
+stage has not begun to write is no fault; a folder without the file that ends its stage is listed as not finished, and of a
+run that is not finished the checkpoints are checked, unless it is being trained.
+
+By SHA-256: the mirror's Parquet and archives; tokenizer.json; parts and held-out documents of a token table, those of each
+part among them; weights, their config, the curve and the tokenizer beside them; every file of a checkpoint; Parquet of
+evaluation, analysis and baselines; gathered tables; tables and figures in each format, and the tables that they were drawn
+from; the page of origins; what a launch wrote down, by its name.
+
+By a sum of their own: done.json, the records of evaluation, analysis, baselines, data, gathered tables and the page of origins.
+
+By what they must agree with: spec.json with its hash and folder, with done.json and the token table; records with their run
+and weights; a part's manifest with its table's; the JSON of a table or figure with the page of origins.
+
+Only by whether it can be read: results of before their sums were kept (fixed texts, gathered tables, the page of origins,
+tokenizer_config.json, records), the tables of costs, and results/code.
+
+Not covered: logs, locks, the memo of sources' sums, the HTML that `snakemake --report` writes, and what is gone with every
+trace of it, such as an evaluation with its record. Whether a result is up to date is for `deconattn plan` to say.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from deconattn.experiment.identity import MIRROR, RESULTS, spec_hash
+from deconattn.experiment import in_use, verify_data, verify_report
+from deconattn.experiment.identity import MIRROR, RESULTS, canonical, spec_hash
 from deconattn.experiment.records import read_record
 from deconattn.experiment.states import OUTPUTS, WEIGHTS
+from deconattn.experiment.verify_files import Files, section
 from deconattn.files import sha256_file
 
-Say = Callable[[str], None]
+CHECKPOINT = ("model.safetensors", "optimizer.safetensors", "state.json", "train.parquet")
 
 
-class Verifier:
-    """Checks, and counts what it read. `problems` are lines of path and what is wrong with it."""
+class Verifier(Files):
+    """Checks all results. `checked` counts the folders of each kind, `unfinished` names those that are not."""
 
     def __init__(self) -> None:
-        self.problems: list[str] = []
-        self.files = 0
-        self.bytes = 0
+        super().__init__()
         self.checked: dict[str, int] = {}
         self.unfinished: list[str] = []
 
     def all(self, wanted: set[str] | None = None) -> None:
-        """Check the mirror, tokenizers, token tables, runs (those of `wanted`, or all) and reports."""
-        for kind, check, folders in (
-            ("mirror", self.mirror, sorted(MIRROR.glob("*-*"))),
-            ("tokenizers", self.tokenizer, sorted((RESULTS / "tokenizers").glob("*"))),
-            ("token tables", self.tokens, sorted((RESULTS / "tokens").glob("*"))),
-            ("runs", self.run, sorted((RESULTS / "runs").glob("*"))),
-            ("reports", self.report, sorted((RESULTS / "reports").glob("*"))),
-        ):
-            chosen = [
-                path for path in folders if path.is_dir() and (kind != "runs" or wanted is None or path.name in wanted)
-            ]
+        """Check all that there is; of the runs those of `wanted`, or all. Nothing ends it before everything was looked at."""
+        kinds: list[tuple[str, Callable[[Files, Path], bool], list[Path]]] = [
+            ("mirror", verify_data.mirror, [*MIRROR.glob("*-*"), *MIRROR.glob("packages/*")]),
+            ("tokenizers", verify_data.tokenizer, list((RESULTS / "tokenizers").glob("*"))),
+            ("token tables", verify_data.tokens, list((RESULTS / "tokens").glob("*"))),
+            ("fixed texts", verify_data.side_text, list((RESULTS / "sidetexts").glob("*"))),
+            ("runs", run, [path for path in (RESULTS / "runs").glob("*") if wanted is None or path.name in wanted]),
+            ("reports", verify_report.report, list((RESULTS / "reports").glob("*"))),
+            ("folders of costs", costs, [RESULTS / "costs"]),
+            ("folders of notes", notes, [RESULTS / "code", RESULTS / "launches"]),
+        ]
+        for kind, check, folders in kinds:
+            chosen = sorted(path for path in folders if path.is_dir())
             self.checked[kind] = len(chosen)
             for path in chosen:
-                check(path)
+                try:
+                    if not check(self, path):
+                        self.unfinished.append(str(path))
+                except Exception as error:  # whatever a damaged file leads to, the others are checked all the same
+                    self.bad(path, f"cannot be checked further ({type(error).__name__}: {error})")
 
-    def _bad(self, path: Path, what: str) -> None:
-        self.problems.append(f"{path}: {what}")
 
-    def _sum(self, path: Path, sha256: Any, by: str) -> None:
-        """A file against the sum that `by` states of it."""
-        if not path.is_file():
-            self._bad(path, f"missing, though {by} names it")
-            return
-        self.files += 1
-        self.bytes += path.stat().st_size
-        if sha256_file(path) != sha256:
-            self._bad(path, f"its SHA-256 is not the one in {by}: changed or damaged since it was written")
+# ---- runs -------------------------------------------------------------------------------------------------------------------
+def run(found: Files, folder: Path) -> bool:
+    """A run's spec against its name, its results against its spec, the tokens' manifest and the sums in its records."""
+    finished = (folder / "done.json").is_file()
+    if not finished and any((folder / name).is_file() for name in ("evaluation.json", "analysis.json")):
+        found.bad(folder / "done.json", "missing, though the run was evaluated")
+    if finished or not in_use.owner_of(folder):
+        for path in sorted((folder / "checkpoints").glob("step-*")):
+            _checkpoint(found, path)
+    if not finished:
+        return False
+    done = found.record(folder / "done.json") or {}
+    if done:
+        has = found.sums(folder / "done.json", done, [name for name in OUTPUTS["pretrain"] if name != "done.json"])
+        spec = found.record(folder / "spec.json")
+        if spec is not None:
+            _spec(found, folder, spec, done)
+        _tokenizer(found, folder, has, section(spec, "tokens").get("id"))
+    for stage in ("evaluate", "analyse"):
+        _below(found, folder, stage, done)
+    return True
 
-    def _record(self, path: Path) -> dict[str, Any] | None:
-        found, _ = read_record(path)
-        if found is None:
-            self._bad(path, "not readable as a record (JSON)")
-        return found
 
-    def _files(self, record_path: Path, record: dict[str, Any]) -> None:
-        if "files" not in record:
-            self._bad(record_path, "states no sums: written by an earlier version; its files cannot be checked")
-        for name, sha256 in (record.get("files") or {}).items():
-            self._sum(record_path.parent / name, sha256, record_path.name)
+def _spec(found: Files, folder: Path, spec: dict[str, Any], done: dict[str, Any]) -> None:
+    for problem in _spec_problems(folder, spec):
+        found.bad(folder / "spec.json", problem)
+    tokens = section(spec, "tokens")
+    sha256 = tokens.get("manifest_sha256")
+    if done.get("hash") != spec.get("hash") or done.get("key") != f"{spec.get('hash')}-{str(sha256)[:16]}":
+        found.bad(folder / "done.json", "made from another spec or token table than spec.json names")
+    manifest = RESULTS / "tokens" / str(tokens.get("id")) / "manifest.json"
+    if manifest.is_file() and sha256_file(manifest) != sha256:
+        found.bad(folder / "spec.json", f"{manifest} is not the token table that it was trained on")
 
-    # ---- data ---------------------------------------------------------------------------------------------------------------
-    def mirror(self, folder: Path) -> None:
-        """Parts of a corpus, evaluation sets, a tokenizer: each has its manifest beside it."""
-        if folder.name.startswith("tokenizer-"):
-            self.tokenizer(folder)
-            return
-        for path in sorted(folder.glob("*.json")):
-            if path.name in ("manifest.json", "record.json"):
-                continue
-            if (manifest := self._record(path)) and "sha256" in manifest:
-                self._sum(path.with_suffix(".parquet"), manifest["sha256"], path.name)
 
-    def tokenizer(self, folder: Path) -> None:
-        """tokenizer.json against its manifest."""
-        manifest = self._record(folder / "manifest.json")
-        sha256 = (manifest or {}).get("sha256")
-        if isinstance(sha256, str):
-            self._sum(folder / "tokenizer.json", sha256, "manifest.json")
+def _spec_problems(folder: Path, spec: dict[str, Any]) -> Iterator[str]:
+    try:
+        digest, model = spec_hash(spec), spec["model"]
+        name = f"{model['name']}-{model['variant']}-{model['layout']}-s{spec['seed']}-{digest}"
+    except (KeyError, TypeError) as error:
+        yield f"not the spec of a run ({type(error).__name__}: {error})"
+        return
+    if digest != spec.get("hash"):
+        yield f"its settings have hash {digest}, it says {spec.get('hash')}: edited since"
+    elif name != folder.name or spec.get("run") != name:
+        yield f"it is the spec of {name if name != folder.name else spec.get('run')}"
 
-    def tokens(self, folder: Path) -> None:
-        """Every part and the held-out documents against the manifest."""
-        if not (folder / "manifest.json").is_file():
-            self.unfinished.append(str(folder))
-            return
-        manifest = self._record(folder / "manifest.json")
-        for part in [*(manifest or {}).get("parts", ()), *([manifest["heldout"]] if manifest else ())]:
-            self._sum(folder / part["file"], part["sha256"], "manifest.json")
 
-    # ---- runs ---------------------------------------------------------------------------------------------------------------
-    def run(self, folder: Path) -> None:
-        """A run's spec against its name, its results against its spec, the tokens' manifest and the sums in its records."""
-        if not (folder / "done.json").is_file():
-            self.unfinished.append(str(folder))
-            return
-        spec, done = self._record(folder / "spec.json"), self._record(folder / "done.json")
-        if spec is None or done is None:
-            return
-        for problem in self._spec_problems(folder, spec):
-            self._bad(folder / "spec.json", problem)
-        self._files(folder / "done.json", done)
-        sha256 = spec.get("tokens", {}).get("manifest_sha256")
-        if done.get("hash") != spec.get("hash") or done.get("key") != f"{spec.get('hash')}-{str(sha256)[:16]}":
-            self._bad(folder / "done.json", "made from another spec or token table than spec.json names")
-        manifest = RESULTS / "tokens" / str(spec.get("tokens", {}).get("id")) / "manifest.json"
-        if manifest.is_file() and sha256_file(manifest) != sha256:
-            self._bad(folder / "spec.json", f"{manifest} is not the token table that it was trained on")
-        for stage in ("evaluate", "analyse"):
-            self._below(folder, stage, done)
+def _tokenizer(found: Files, folder: Path, summed: set[str], tokens: Any) -> None:
+    """The tokenizer beside the weights; of before its sum was kept, against the one that made the token table."""
+    for name in verify_data.TOKENIZER:
+        path = folder / "model" / name
+        if f"model/{name}" in summed:
+            continue
+        table, _ = read_record(RESULTS / "tokens" / str(tokens) / "manifest.json")
+        if name == "tokenizer.json" and table and "tokenizer_sha256" in table:
+            found.sum(path, table["tokenizer_sha256"], f"the token table {tokens}")
+        else:
+            found.record(path, "the folder")
 
-    def _spec_problems(self, folder: Path, spec: dict[str, Any]) -> Iterator[str]:
-        try:
-            digest, model = spec_hash(spec), spec["model"]
-            name = f"{model['name']}-{model['variant']}-{model['layout']}-s{spec['seed']}-{digest}"
-        except (KeyError, TypeError) as error:
-            yield f"{error} is missing"
-            return
-        if digest != spec.get("hash"):
-            yield f"its settings have hash {digest}, it says {spec.get('hash')}: edited since"
-        elif name != folder.name:
-            yield f"it is the spec of {name}"
 
-    def _below(self, folder: Path, stage: str, done: dict[str, Any]) -> None:
-        path = folder / OUTPUTS[stage][-1]
-        if not path.is_file():
-            if (folder / OUTPUTS[stage][0]).is_file():
-                self._bad(
-                    folder / OUTPUTS[stage][0], f"has no {path.name} beside it: what it was made from is not known"
-                )
-            return
-        record = self._record(path)
-        if record is None:
-            return
-        self._files(path, record)
-        if record.get("run") != folder.name:
-            self._bad(path, f"is of run {record.get('run')}")
-        if record.get("weights") != (done.get("files") or {}).get(WEIGHTS):
-            self._bad(path, "was made from other weights than done.json names")
+def _checkpoint(found: Files, folder: Path) -> None:
+    manifest = found.record(folder / "manifest.json", "the checkpoint") or {}
+    for name, sha256 in manifest.items():
+        found.sum(folder / name, sha256, "manifest.json")
+    for name in CHECKPOINT:
+        if name not in manifest and found.there(folder / name, "the checkpoint") and manifest:
+            found.bad(folder / "manifest.json", f"states no sum of {name}")
 
-    # ---- report -------------------------------------------------------------------------------------------------------------
-    def report(self, folder: Path) -> None:
-        """Every table and figure against the JSON beside it, and that against the gathered tables."""
-        for path in sorted([*folder.glob("tables/table*.json"), *folder.glob("figures/figure*.json")]):
-            record = self._record(path)
-            if record is None:
-                continue
-            self._files(path, record)
-            for name, sha256 in (record.get("tables") or {}).items():
-                source = folder / "tables" / name
-                if source.is_file() and sha256_file(source) != sha256:
-                    self._bad(path, f"drawn from another {name} than is there; start snakemake again")
+
+def _below(found: Files, folder: Path, stage: str, done: dict[str, Any]) -> None:
+    *files, last = OUTPUTS[stage]
+    path = folder / last
+    if not path.is_file():
+        for name in [name for name in files if (folder / name).is_file()]:
+            found.bad(folder / name, f"has no {last} beside it: what it was made from is not known")
+        return
+    record = found.record(path)
+    if record is None:
+        return
+    found.sums(path, record, files)
+    if record.get("run") != folder.name:
+        found.bad(path, f"is of run {record.get('run')}")
+    if record.get("weights") != section(done, "files").get(WEIGHTS):
+        found.bad(path, "was made from other weights than done.json names")
+
+
+# ---- what belongs to no run -------------------------------------------------------------------------------------------------
+def costs(found: Files, folder: Path) -> bool:
+    """What was measured of each model, in two tables; against the record beside them where there is one."""
+    stems = {path.stem.removesuffix("-differences") for path in [*folder.glob("*.parquet"), *folder.glob("*.json")]}
+    for stem in sorted(stems):
+        names = [f"{stem}.parquet", f"{stem}-differences.parquet"]
+        path = folder / f"{stem}.json"
+        record = found.record(path) if path.is_file() else None
+        summed = found.sums(path, record) if record and "files" in record else set()
+        for name in names:
+            if name not in summed:
+                found.parquet(folder / name, "what lies beside it")
+    return True
+
+
+def notes(found: Files, folder: Path) -> bool:
+    """What is known of states of the code, and what launches wrote down for their jobs, by the hash in its name."""
+    for path in sorted(folder.glob("*.json")):
+        record = found.record(path)
+        if folder.name == "launches" and record is not None:
+            if hashlib.sha256(canonical(record).encode()).hexdigest()[:16] != path.stem:
+                found.bad(path, "not what its name is the hash of: changed or damaged since it was written")
+    return True

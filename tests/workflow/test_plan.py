@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deconattn.experiment.records import note_code
+from deconattn.experiment.verify import Verifier
 from deconattn.files import sha256_file
 from tests.project import CONFIG, Project
 from tests.workflow.changes import (
@@ -322,30 +324,33 @@ def test_only_what_is_named_is_adopted_and_a_begun_run_goes_on(finished_copy: Pr
 # ---- prune ------------------------------------------------------------------------------------------------------------------
 def test_prune_lists_and_deletes_only_what_no_config_names(finished_copy: Project) -> None:
     folder = finished_copy.folder
+    quiet = ("--launched-within", "0")  # no job of the launch that made them waits
     other = folder / "config/other.yaml"
     shutil.copy(folder / CONFIG, other)
     finished_copy.edit(CONFIG, "peak_learning_rate: 4e-3", "peak_learning_rate: 5e-3")
     runs = finished_copy.runs()
     # the other config is not given, but lies in the folder
-    kept = finished_copy.deconattn("prune", CONFIG, "--delete", "--older-than", "0")
+    kept = finished_copy.deconattn("prune", CONFIG, "--delete", "--older-than", "0", *quiet)
     assert kept.returncode == 0 and "config/other.yaml: not given, but names" in kept.stderr
     assert finished_copy.runs() == runs
     both_given = finished_copy.deconattn(
-        "prune", CONFIG, str(other.relative_to(folder)), "--delete", "--older-than", "0"
+        "prune", CONFIG, str(other.relative_to(folder)), "--delete", "--older-than", "0", *quiet
     )
     assert "no orphans" in both_given.stderr or "deleted 0" in both_given.stderr
     other.unlink()
     listed = finished_copy.deconattn("prune", CONFIG)
     assert all(run.name in listed.stdout for run in runs) and "nothing is deleted without --delete" in listed.stderr
     assert finished_copy.runs() == runs
-    young = finished_copy.deconattn("prune", CONFIG, "--delete")
-    assert finished_copy.runs() == runs and "it may be in use" in young.stderr
+    launched = finished_copy.deconattn("prune", CONFIG, "--delete", "--older-than", "0")
+    assert finished_copy.runs() == runs and launched.stderr.count("names it: its jobs may still wait") == 3
+    young = finished_copy.deconattn("prune", CONFIG, "--delete", *quiet)
+    assert finished_copy.runs() == runs and "(--older-than 1)" in young.stderr
     hour_ago = time.time() - 7200
     for path in runs[0].rglob("*"):
         os.utime(path, (hour_ago, hour_ago))
-    assert finished_copy.deconattn("prune", CONFIG, "--delete").returncode == 0
+    assert finished_copy.deconattn("prune", CONFIG, "--delete", *quiet).returncode == 0
     assert finished_copy.runs() == runs[1:]
-    finished_copy.deconattn("prune", CONFIG, "--delete", "--older-than", "0")
+    finished_copy.deconattn("prune", CONFIG, "--delete", "--older-than", "0", *quiet)
     assert finished_copy.runs() == []
     assert list(folder.glob("results/tokens/*/manifest.json")), "the config still names the token table"
     broken = finished_copy.folder / CONFIG
@@ -417,6 +422,98 @@ def test_the_plan_does_without_what_cannot_be_priced_read_or_shown(finished_copy
     said = finished_copy.deconattn("plan", "config/other.yaml", CONFIG, "config/other.yaml")
     assert said.returncode == 0, said.stderr
     assert max(map(len, said.stdout.splitlines())) <= 80 and "a-model" in said.stdout, said.stdout
+
+
+UNKNOWN = ("results/code/", "results/launches/")
+"""What nothing but itself speaks of: its removal goes unnoticed, and of the code damage that leaves it JSON."""
+
+
+@pytest.mark.parametrize("change", ["damaged", "gone"])
+def test_verify_looks_at_every_file(finished_copy: Project, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished_copy.folder)
+    side = Path("results/sidetexts/32-tales-01234567/side.parquet")
+    side.parent.mkdir(parents=True)
+    shutil.copy(next(Path("results").glob("runs/*/train.parquet")), side)
+    note_code(side.parent, "deconattn.data.sidetext", files=[side.name])
+    files = [path for top in ("results", "resources") for path in sorted(Path(top).rglob("*")) if path.is_file()]
+    files = [path for path in files if path.parent.name not in ("lock", "log") and path.name != "sources.json"]
+    whole = Verifier()
+    whole.all()
+    assert not whole.problems and not whole.unfinished and len(files) > 100
+    for path in files:
+        if str(path).startswith(UNKNOWN[0]) or change == "gone" and str(path).startswith(UNKNOWN):
+            continue
+        data = path.read_bytes()
+        damage(path) if change == "damaged" else path.unlink()
+        found = Verifier()
+        found.all()
+        seen = found.problems or str(path.parent) in found.unfinished
+        assert seen and not any("cannot be checked further" in line for line in found.problems), (path, found.problems)
+        # the others are checked all the same
+        assert found.checked == whole.checked and found.files > len(files) * 0.9, path
+        path.write_bytes(data)
+
+
+def test_nothing_that_a_record_may_hold_ends_verify(finished_copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished_copy.folder)
+    weights = finished_copy.runs(f"{RNDEMB}-*")[0] / "model/model.safetensors"
+    damage(weights)
+    places = ["resources/mirror/*/manifest.json", "resources/mirror/*/copa.json", "results/tokenizers/*/manifest.json"]
+    places += [
+        "results/tokens/*/*.json",
+        f"results/runs/{MLP}-*/*.json",
+        f"results/runs/{MLP}-*/checkpoints/*/manifest.json",
+    ]
+    places += ["results/reports/test/provenance.json", "results/reports/test/tables/*.json"]
+    for path in [path for place in places for path in Path().glob(place)]:
+        text = path.read_text()
+        value = json.loads(text)
+        wrong = (None, 3, "x", [3], {"x": 3})
+        some = [{**value, key: wrong[number % len(wrong)]} for number, key in enumerate(value)]
+        for changed in [*some, *(dict.fromkeys(value, each) for each in wrong), {}, []]:
+            path.write_text(json.dumps(changed))
+            found = Verifier()
+            found.all()
+            assert any("model.safetensors: its SHA-256" in line for line in found.problems), (path, changed)
+            assert not any("cannot be checked further" in line for line in found.problems), found.problems
+        path.write_text(text)
+
+
+def test_verify_before_sums_were_kept(finished_copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records of an earlier version have fewer sums: what they say nothing of has to be there and be read."""
+    monkeypatch.chdir(finished_copy.folder)
+    report = Path("results/reports/test")
+    written = [*report.glob("tables/aggregate*.json"), report / "provenance.json"]
+    for path in [*written, *Path("results").glob("tokenizers/*/record.json")]:
+        path.write_text(
+            json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in ("files", "sum")})
+        )
+    for path in Path("results").glob("runs/*/done.json"):
+        done = json.loads(path.read_text())
+        del done["sum"]
+        done["files"] = {name: sha256 for name, sha256 in done["files"].items() if "tokenizer" not in name}
+        path.write_text(json.dumps(done))
+    old = Verifier()
+    old.all()
+    assert not old.problems
+    run = next(Path("results/runs").glob(f"{MLP}-*"))
+    damaged = [report / "tables/runs.parquet", run / "model/tokenizer.json"]
+    for path in damaged:
+        damage(path)
+    for path in (run / "model/tokenizer_config.json", report / "provenance.html", report / "tables/gaps.parquet"):
+        path.unlink()
+        damaged.append(path)
+    found = Verifier()
+    found.all()
+    # a gathered table's own line is that of a figure which was drawn from it
+    assert all(any(path.name in line for line in found.problems) for path in damaged), found.problems
+
+
+def test_partial_is_true_or_false(tmp_path: Path) -> None:
+    refused = Project.copy(tmp_path).snakemake("-n", "--quiet", "--config", "partial=maybe")
+    said = refused.stdout + refused.stderr
+    assert refused.returncode != 0 and "Traceback" not in said
+    assert "command line: partial: 'maybe' is not allowed; must be true or false" in said
 
 
 # ---- figures only -----------------------------------------------------------------------------------------------------------

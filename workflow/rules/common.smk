@@ -6,10 +6,15 @@ from deconattn.errors import UserError
 from deconattn.experiment import grid
 from deconattn.experiment.identity import canonical
 from deconattn.experiment.launch import Launch
+from deconattn.experiment.settings import flag
 from deconattn.experiment.standins import shown
 from deconattn.experiment.states import FIGURE_KINDS, GATHERED, TABLE_KINDS, exhibit_record
 
 try:
+    # Snakemake leaves it text, and the text "false" would pass for true.
+    given = workflow.config_settings.config
+    if "partial" in given:
+        given["partial"] = flag("partial", given["partial"])
     launch = Launch(workflow)
     settings, ident, states, partial = launch.settings, launch.ident, launch.states, launch.partial
     run_names = launch.run_names

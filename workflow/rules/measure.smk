@@ -32,7 +32,7 @@ rule measure:
         runtime=lambda w: measuring_resources(w).evaluation_minutes,
         mem_mb=lambda w: measuring_resources(w).memory_mb,
     shell:
-        "{deconattn} measure {params.spec:q} {params.out} {params.place}"
+        "{deconattn} measure {params.spec:q} {params.out} {params.place} --code {params.code}"
 
 
 rule aggregate_costs:
@@ -50,4 +50,4 @@ rule aggregate_costs:
         files=" ".join(f"results/costs/{costs}" for costs in measured),
     localrule: True
     shell:
-        "{deconattn} aggregate-costs {params.files} --report " + str(ident.report)
+        "{deconattn} aggregate-costs {params.files} --report " + str(ident.report) + (" --partial" if partial else "")

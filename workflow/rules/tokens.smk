@@ -11,8 +11,10 @@ if settings.tokenizer.kind == "train":
             f"{ident.tokenizer}/tokenizer.json",
         params:
             spec=canonical(ident.tokenizer_spec),
+            # Its folder is named by it: a function of `resources`, which is not compared.
+            code=lambda w, resources: ident.tokenizer_code,
         shell:
-            "{deconattn} train-tokenizer {params.spec:q} $(dirname {output}) {input}"
+            "{deconattn} train-tokenizer {params.spec:q} $(dirname {output}) {input} --code {params.code}"
 
 
 rule tokenize:
