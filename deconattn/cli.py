@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     command("measure", _measure, "measure what the mixers of a model cost",
             spec(model=dict, model__name=str, **{f"model__{name}": int for name in SHAPE}, variants=list, batch_sizes=list,
                  lengths=list, repeats=int),
-            out, device, code, ("--threads", {"type": int, "default": 1}),
+            out, device, ("--threads", {"type": positive_int, "default": 1}),
             ("--memory-mb", {"type": int, "help": "main memory; what needs more is left out, and its row says so"}))  # fmt: skip
     runs = ("runs", {"type": json_text, "help": "run → note, as JSON"})
     command("aggregate", _aggregate, "gather the results of runs into tables", runs, ("report", path))
@@ -368,8 +368,8 @@ def _measure(options: argparse.Namespace) -> None:
     for variant in options.spec["variants"]:
         if variant not in mixers.names():
             raise UserError(f"variants: {not_one_of(variant, 'variant', mixers.names())}")
-    if options.code:
-        load_and_check(options.code, measure_modules(options.spec["variants"]), str(options.out))
+    if "code" in options.spec:  # by hand, without a launch, there is none to keep to
+        load_and_check(options.spec["code"], measure_modules(options.spec["variants"]), str(options.out))
     from deconattn.analysis.measure import measure_file
 
     measure_file(options.spec, options.out, options.device, options.threads, options.memory_mb)

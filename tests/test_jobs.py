@@ -40,8 +40,8 @@ JOBS = {
     "finish-tokens": (json.dumps({**DATA, "code": OTHER}), "bpe", "tokens"),
     "measure": (
         json.dumps({"model": {"name": "tiny", **dict.fromkeys(cli.SHAPE, 32)}, "variants": ["mlp"],
-                    "batch_sizes": [], "lengths": [], "repeats": 1}),
-        "costs", "--code", OTHER,
+                    "batch_sizes": [], "lengths": [], "repeats": 1, "code": OTHER}),
+        "costs",
     ),
 }  # fmt: skip
 

@@ -32,7 +32,7 @@ rule measure:
         runtime=lambda w: measuring_resources(w).evaluation_minutes,
         mem_mb=lambda w: measuring_resources(w).memory_mb,
     shell:
-        "{deconattn} measure {params.spec:q} {params.out} {params.place} --code {params.code}"
+        "{deconattn} measure {params.spec:q} {params.out} {params.place}"
 
 
 rule aggregate_costs:
