@@ -89,6 +89,8 @@ def prune(options: Namespace) -> None:
 
     merged = options.configfile or []
     given = [*options.configs, *(path for each in merged for path in each)]
+    if all(path.name == FILE.name for path in given):
+        raise UserError(f"no config is given ({FILE} is none)")
     found, notes = pruning.orphans(options.configs, pruning.other_configs(given), merged)
     kept = pruning.reasons(found, options.older_than, options.launched_within)
     for note in notes:

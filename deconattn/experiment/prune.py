@@ -49,8 +49,6 @@ def orphans(
     sets = [list(each) for each in merged]
     inside = {config.resolve() for each in sets for config in each}
     alone = [config for config in configs if config.name != ADOPTIONS.name]
-    if not alone and not sets:
-        raise UserError(f"no config is given ({ADOPTIONS} is none)")
     sets += [[config] for config in alone if config.resolve() not in inside]
     for each in sets:
         try:
