@@ -211,10 +211,9 @@ def test_what_is_read_at_the_end_is_looked_for_at_the_start(token_table: Path, t
 def test_a_number_that_cannot_be_meant_is_refused(
     flag: str, value: str, allowed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["pretrain", "run", "tokens", f"{flag}={value}"])
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(f"argument {flag}: {value!r} is not {allowed}")
+    assert main(["pretrain", "run", "tokens", f"{flag}={value}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"argument {flag}: {value!r} is not {allowed} " in line
 
 
 def test_wrong_input_is_one_line(token_table: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.cluster import Slurm
 from tests.project import Project
 
-STEPS = 1500
+STEPS = 3500
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 @pytest.fixture(scope="session")
 def specified(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project of three trainings of some ten seconds each, with everything made that comes before them."""
+    """A project of three trainings of some twenty seconds each, with everything made that comes before them."""
     project = Project.copy(tmp_path_factory.mktemp("specified"))
     project.edit("config/test.yaml", "steps: 12", f"steps: {STEPS}")
     project.edit("config/test.yaml", "heldout_every: 6", "heldout_every: 500")
