@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
                                     "help": "stop, save and exit with 75 before so many minutes are over; 0: never"}),
             ("--progress", {"default": "auto", "choices": ("auto", "bar", "lines")}))  # fmt: skip
     command("evaluate", _evaluate, "evaluate a trained run with lm-evaluation-harness",
-            ("run", path), ("tokenizer", path), spec(),
+            ("run", path), ("tokenizer", path), spec(code=str, files=dict),
             ("--batch-size", {"type": positive_int, "default": 16}), device)  # fmt: skip
     command("baselines", _baselines, "random guess and majority class of each task",
             spec(code=str, files=dict, limits=dict), ("tokenizer", path), out)  # fmt: skip
@@ -157,7 +157,8 @@ def _parser() -> argparse.ArgumentParser:
             spec(model=dict, model__name=str, **{f"model__{name}": int for name in SHAPE}, variants=list, batch_sizes=list,
                  lengths=list, repeats=int),
             out, device, ("--threads", {"type": positive_int, "default": 1}),
-            ("--memory-mb", {"type": int, "help": "main memory; what needs more is left out, and its row says so"}))  # fmt: skip
+            ("--memory-mb", {"type": positive_int,
+                             "help": "main memory; what needs more is left out, and its row says so"}))  # fmt: skip
     runs = ("runs", {"type": json_text, "help": "run → note, as JSON"})
     command("aggregate", _aggregate, "gather the results of runs into tables", runs, ("report", path))
     command("aggregate-analysis", _aggregate_analysis, "gather the analysis of runs", runs, ("report", path))

@@ -13,6 +13,10 @@ from tests.project import ROOT
 
 RUN = {"name": "tiny", "variant": "mlp", "layout": "uniform"}
 SPEC = json.dumps({"code": "x", "seed": 0, "model": RUN, "tokens": {}})
+SIZES = dict.fromkeys(cli.SHAPE, 32)
+MEASURED = json.dumps(
+    {"model": {"name": "t", **SIZES}, "variants": ["mpl"], "batch_sizes": [1], "lengths": [8], "repeats": 1}
+)
 WRONG: dict[str, tuple[list[str], list[str]]] = {
     "exhibit": (["draw", "figur1", "{}", "a", "b"], ["'figur1'", "did you mean 'figure1'"]),
     "options": (["draw", "figure1", "notjson", "a", "b"], ["options", "'notjson'", "a JSON object"]),
@@ -24,6 +28,8 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "exhibits": (["provenance", "3", "r"], ["exhibits", "'3'", "a JSON list"]),
     "names of exhibits": (["provenance", "[3]", "r"], ["exhibits", "'[3]'", "a JSON list of text"]),
     "source": (["mirror-task", "{}", "rte", "out"], ["source", "kind", "missing", "text"]),
+    "evaluate": (["evaluate", "run", "tokenizer", '{"code": "x"}'], ["spec", "files", "missing", "a JSON object"]),
+    "memory": (["measure", MEASURED, "a", "--memory-mb", "-1"], ["--memory-mb", "'-1'", "at least 1"]),
     "analyse": (["analyse", "run", "{}"], ["spec", "code", "missing"]),
     "baselines": (["baselines", '{"code": "x", "files": 3}', "a", "b"], ["files", "'3'", "a JSON object"]),
     "tokenize": (["tokenize", "{}", "0", "a", "b", "c"], ["spec", "code", "missing"]),
@@ -33,15 +39,7 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "variants that are measured": (
         [
             "measure",
-            json.dumps(
-                {
-                    "model": {"name": "t", **dict.fromkeys(cli.SHAPE, 32)},
-                    "variants": ["mpl"],
-                    "batch_sizes": [1],
-                    "lengths": [8],
-                    "repeats": 1,
-                }
-            ),
+            MEASURED,
             "a",
         ],
         ["variants: 'mpl'", "did you mean 'mlp'"],

@@ -474,7 +474,7 @@ def test_weights_that_cannot_be_read_are_one_line_with_their_file(tmp_path: Path
 
 @pytest.mark.parametrize("size", ["0", "-1", "many"])
 def test_a_batch_size_that_cannot_be_is_refused(size: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "run", "tokenizer", "{}", "--batch-size", size]) == 2
+    assert main(["evaluate", "run", "tokenizer", '{"code": "", "files": {}}', "--batch-size", size]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"argument --batch-size: '{size}' is not a whole number of at least 1" in line
 
