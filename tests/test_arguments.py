@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deconattn import cli
+from deconattn import cli, stages
 from deconattn.experiment.settings import ConfigError, flag
 from tests.project import ROOT
 
@@ -79,10 +79,10 @@ def test_an_error_that_names_no_file_keeps_its_traceback(monkeypatch: pytest.Mon
     def broken(options: object) -> None:
         raise OSError("of this program")
 
-    monkeypatch.setattr(cli, "_check", broken)
+    monkeypatch.setattr(stages, "check", broken)
     with pytest.raises(OSError, match="of this program"):
         cli.main(["check", "config/test.yaml"])
-    monkeypatch.setattr(cli, "_check", lambda options: open("/nope/file"))
+    monkeypatch.setattr(stages, "check", lambda options: open("/nope/file"))
     assert cli.main(["check", "config/test.yaml"]) == 2
     monkeypatch.setenv("DECONATTN_TRACEBACK", "1")
     with pytest.raises(FileNotFoundError):
@@ -101,7 +101,7 @@ def test_a_file_that_is_no_text_is_named(
     def broken(options: object) -> None:
         json.loads("{")  # of no file
 
-    monkeypatch.setattr(cli, "_check", broken)
+    monkeypatch.setattr(stages, "check", broken)
     with pytest.raises(json.JSONDecodeError):
         cli.main(["check", "config/test.yaml"])
 
