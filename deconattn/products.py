@@ -2,12 +2,11 @@
 
 `torch.mm` calls MKL, which takes its AVX-512 kernels on its maker's processors alone; oneDNN takes its own wherever the
 processor has the instructions, twice as fast there (docs/benchmarks.md). torch calls it for low precisions and in compiled code
-only, by an operator that is no public one: torch is pinned, and a torch without it is taken to MKL.
+with frozen weights only, by an operator that is no public one: torch is pinned, and a torch without it is taken to MKL.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +23,50 @@ ROWS_OF_A_SUM = 512  # of a gradient that are added at once, from the cache
 KNOWN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-@cache
-def onednn_is_faster() -> bool:
-    """Whether this processor has AVX-512 and is not of MKL's maker."""
+def _onednn_is_faster() -> bool:
     wide = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
     processors = Path("/proc/cpuinfo")
-    return wide and KNOWN and processors.is_file() and "GenuineIntel" not in processors.read_text()
+    if not (wide and KNOWN and processors.is_file()):
+        return False
+    with processors.open() as first:
+        return "GenuineIntel" not in first.read(1000)
+
+
+ONEDNN_IS_FASTER = _onednn_is_faster()  # this processor has AVX-512 and is not of MKL's maker
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # Weights that are part of a larger tensor would be packed number by number, a thousand times slower.
+    dense = weight if weight.is_contiguous() or weight.t().is_contiguous() else weight.contiguous()
+    return torch.ops.mkldnn._linear_pointwise(x, dense, bias, "none", [], "")
+
+
+# What compiles takes oneDNN's operator for one of frozen weights, and fails. It calls this one as it stands.
+_OPERATORS = torch.library.Library("deconattn", "DEF")
+_OPERATORS.define("product(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+_OPERATORS.impl("product", _onednn, "CPU")
+
+
+@torch.library.register_fake("deconattn::product", lib=_OPERATORS)
+def _shape_of_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
 
 
 def _flops(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
     return 2 * x[0] * x[1] * weight[0]
 
 
+# FlopCounterMode would pass over them.
+register_flop_formula(torch.ops.deconattn.product)(_flops)
 if KNOWN:
-    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)  # or FlopCounterMode would pass over it
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x · weightᵀ + bias: x (n, k), weight (m, k), either perhaps a transposed view, bias (m,) → (n, m). Has no gradient."""
     if not _by_onednn(x, weight):
         return F.linear(x, weight, bias)
-    # Weights that are part of a larger tensor would be packed number by number, a thousand times slower.
-    dense = weight if weight.is_contiguous() or weight.t().is_contiguous() else weight.contiguous()
-    return torch.ops.mkldnn._linear_pointwise(x, dense, bias, "none", [], "")
+    return torch.ops.deconattn.product(x, weight, bias) if torch.compiler.is_compiling() else _onednn(x, weight, bias)
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -62,14 +82,13 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
-    # What is compiled chooses among both by itself, and must not see the rest.
     return (
-        not torch.compiler.is_compiling()
+        ONEDNN_IS_FASTER
+        and not torch.compiler.is_exporting()  # what is exported runs without this package
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and x.shape[1] == weight.shape[1]  # or torch says what is wrong
         and x.shape[0] * weight.shape[0] * weight.shape[1] >= FROM_MULTIPLICATIONS
-        and onednn_is_faster()
     )
 
 

@@ -20,7 +20,7 @@ def onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """Each library in turn, whatever this processor is."""
     if request.param and not products.KNOWN:
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(products, "onednn_is_faster", lambda: request.param)
+    monkeypatch.setattr(products, "ONEDNN_IS_FASTER", request.param)
     yield request.param
 
 
@@ -114,3 +114,28 @@ def test_each_library_is_called_where_it_is_meant(onednn: bool) -> None:
 
     assert called(N) == onednn
     assert not called(1)
+
+
+def test_what_is_compiled_calls_the_same_library(onednn: bool) -> None:
+    torch.compiler.reset()
+    layer, reference, x = Linear(K, M), nn.Linear(K, M).double(), torch.randn(N, K, requires_grad=True)
+    reference.load_state_dict(layer.state_dict())
+    wide = x.detach().double().requires_grad_()
+    compiled = torch.compile(layer, fullgraph=True)
+    compiled(x).square().sum().backward()  # not the first call alone, which compiles
+    layer.zero_grad()
+    x.grad = None
+    with torch.profiler.profile() as profile:
+        compiled(x).square().sum().backward()
+    reference(wide).square().sum().backward()
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert calls.get("mkldnn::_linear_pointwise", 0) == (3 if onednn else 0)
+    assert x.grad is not None and wide.grad is not None and apart(x.grad, wide.grad) < 1e-6
+    for mine, theirs in zip(layer.parameters(), reference.parameters(), strict=True):
+        assert mine.grad is not None and theirs.grad is not None and apart(mine.grad, theirs.grad) < 1e-6
+
+
+def test_what_is_exported_needs_nothing_of_this_package(onednn: bool) -> None:
+    exported = torch.export.export(Linear(K, M), (torch.randn(N, K),))
+    called = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    assert "aten.linear.default" in called and all(name.startswith("aten.") for name in called)
