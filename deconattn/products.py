@@ -77,6 +77,10 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
             total[rows] += product(left[:, rows].t(), right.t())
     elif total.dtype == left.dtype:
         total.addmm_(left.t(), right)
+    elif total.is_cpu:  # where adding another precision makes a copy in one's own of all that is added
+        for start in range(0, len(total), ROWS_OF_A_SUM):
+            rows = slice(start, start + ROWS_OF_A_SUM)
+            total[rows] += left[:, rows].t() @ right
     else:
         total += left.t() @ right
 

@@ -76,6 +76,23 @@ def test_a_second_derivative_is_refused(name: str) -> None:
         torch.autograd.grad(OWN[name](x).square().sum(), x, create_graph=True)
 
 
+def test_a_whole_map_is_held_where_it_weighs_little() -> None:
+    def held(length: int) -> int:
+        found: dict[int, int] = {}
+
+        def note(x: Tensor) -> Tensor:
+            found[x.untyped_storage().data_ptr()] = x.nbytes
+            return x
+
+        q, k, v = (torch.randn(1, 1, length, 8).bfloat16().requires_grad_() for _ in range(3))
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            whole_attention(q, k, v)
+        return sum(found.values())
+
+    assert held(128) == 2 * (3 * 128 * 8 + 128 * 128)
+    assert held(129) == 2 * 3 * 129 * 8
+
+
 @pytest.mark.parametrize("variant", mixers.names())
 def test_a_batch_of_no_rows_has_logits_of_no_rows(variant: str) -> None:
     config = ModelConfig(

@@ -74,6 +74,15 @@ def test_a_sum_of_low_products_is_kept_in_its_own_precision() -> None:
     assert apart(total, 100 * left.double().t() @ right.double()) < 4e-3
 
 
+def test_a_sum_of_low_products_copies_little_of_it_at_a_time() -> None:
+    left, right, total = torch.randn(8, 8192).bfloat16(), torch.randn(8, K).bfloat16(), torch.zeros(8192, K)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        add_product(total, left, right)
+    assert profile.profiler is not None and profile.profiler.kineto_results is not None
+    taken = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert 0 < max(taken) < total.nbytes / 8
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(N, K), (4, 25, K), (1, K)], ids=["rows", "batch", "few"])
 def test_a_linear_layer_has_torchs_values_and_gradients(onednn: bool, shape: tuple[int, ...], bias: bool) -> None:

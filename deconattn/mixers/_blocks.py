@@ -2,8 +2,8 @@
 
 `block_attention` takes blocks of queries against all keys up to the block's end. The upper half is never computed, no map is
 held, and backward makes each block's scores again. It serves Taylor attention everywhere on a CPU, and softmax with one map
-for the whole batch, where PyTorch's fused kernel is slower. `whole_attention` makes the whole square and holds it for backward,
-in bf16: softmax in bf16 on a CPU, on sequences short enough that this is the fastest.
+for the whole batch, where PyTorch's fused kernel is slower. `whole_attention` makes the whole square: softmax in bf16 on a CPU,
+on sequences short enough that this is the fastest; the shortest hold it for backward.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from deconattn.autograd import first_order
 from deconattn.functions import widened, without_autocast
 
 BLOCK = 128  # queries a block
+HELD_UP_TO = (
+    128  # positions of a whole map that backward finds held; longer ones weigh more than the time to make them again
+)
 Form = Literal["exponential", "taylor"]
 
 
@@ -31,7 +34,7 @@ def block_attention(q: Tensor, k: Tensor, v: Tensor, form: Form) -> Tensor:
 
 
 def whole_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention with its whole map, which is held in v's precision: the fastest in bf16 on short sequences.
+    """Softmax attention with its whole map, in v's precision once it is made: the fastest in bf16 on short sequences.
 
     Shapes as `block_attention`.
     """
@@ -52,16 +55,21 @@ class WholeAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        a = weigh(block_scores(q, k, 0, q.shape[1]), 0, "exponential")[0].to(v.dtype)
-        ctx.save_for_backward(q, k, v, a)
+        a = _whole_map(q, k, v.dtype)
+        ctx.save_for_backward(q, k, v, a if q.shape[1] <= HELD_UP_TO else None)
         return a @ v
 
     @staticmethod
     @first_order
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, a = ctx.saved_tensors
+        a = _whole_map(q, k, v.dtype) if a is None else a
         of_s = torch._softmax_backward_data(grad @ v.transpose(1, 2), a, -1, a.dtype).mul_(q.shape[-1] ** -0.5)
         return of_s @ k, of_s.transpose(1, 2) @ q, a.transpose(1, 2) @ grad
+
+
+def _whole_map(q: Tensor, k: Tensor, dtype: torch.dtype) -> Tensor:
+    return weigh(block_scores(q, k, 0, q.shape[1]), 0, "exponential")[0].to(dtype)
 
 
 class BlockAttention(torch.autograd.Function):
