@@ -1,5 +1,6 @@
 # make demo   the whole way on an embedded default: text → 13 models → evaluation → tables, figures, report
-# make test   the tests
+# make test   the tests but the slow ones; PYTEST="tests/test_grid.py" one file of them, PYTEST="… --slow" with its slow ones
+# make test-all   all tests: with a Slurm, a browser, real data, compilers
 # make lint   ruff and mypy
 # make clean  deletes the demo's runs and report, and caches; other runs, the mirror and the environment stay
 PYTHON ?= python3
@@ -13,11 +14,11 @@ REPORT := results/reports/demo/report.html
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,4s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; name another: make PYTHON=python3.11 …"; exit 1; }
@@ -28,13 +29,19 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/snakemake --cores $(CORES) --quiet rules reason
+	@$(BIN)/snakemake --cores $(CORES)
 	@if [ ! -e $(REPORT) ] || [ -n "$$(find results/reports/demo -newer $(REPORT) -type f -not -path $(REPORT))" ]; then \
-	  $(BIN)/snakemake --cores 1 --quiet all --report $(REPORT); fi
+	  $(BIN)/snakemake --cores 1 --report $(REPORT); fi
 	@echo "The report: $(REPORT)"
 
+# Tests are given out one by one in the order of tests/conftest.py, long ones first.
+TESTS := $(BIN)/python -m pytest -n $(CORES) --dist loadgroup --no-loadscope-reorder
+
 test: $(READY)
-	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup $(PYTEST)
+	$(TESTS) $(PYTEST)
+
+test-all: $(READY)
+	$(TESTS) --slow $(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -42,4 +49,4 @@ lint: $(READY)
 	$(BIN)/mypy
 
 clean:
-	rm -rf results/runs/nano-* results/runs/tiny-* results/reports/demo results/reports/test .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf results/runs/nano-* results/runs/tiny-* results/costs/nano-* results/tables/demo-* results/tables/test-* results/exhibits results/reports/demo results/reports/test .pytest_cache .mypy_cache .ruff_cache .hypothesis

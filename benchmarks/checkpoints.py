@@ -22,8 +22,7 @@ from pathlib import Path
 from deconattn.data.documents import write_documents
 from deconattn.data.tokenizer import train_tokenizer
 from deconattn.data.tokens import finish_tokens, tokenize_part
-from deconattn.experiment.grid import Run
-from deconattn.experiment.identity import Identity
+from deconattn.experiment.identity import code_of
 from deconattn.experiment.schema import ResourceSettings
 
 CONTEXT = 64
@@ -33,7 +32,9 @@ INTERVAL_SECONDS = 60 * ResourceSettings().checkpoint_minutes
 
 def make(folder: Path) -> tuple[Path, Path]:
     """A run folder with the spec of a standard 70m model, and a small token table."""
-    text = "\n".join(path.read_text() for path in Path(__file__).parent.parent.glob("deconattn/**/*.py"))
+    text = "\n".join(
+        path.read_text(encoding="utf-8") for path in Path(__file__).parent.parent.glob("deconattn/**/*.py")
+    )
     documents = ((text[start : start + 2000], {}) for start in range(0, len(text), 2000))
     write_documents(documents, folder / "part-0000.parquet", None)
     train_tokenizer([folder / "part-0000.parquet"], 512, folder / "tokenizer")
@@ -49,10 +50,10 @@ def make(folder: Path) -> tuple[Path, Path]:
     # The vocabulary of the paper's tokenizer, by padding: its embeddings are two thirds of the parameters.
     model = {"name": "70m", **SHAPE, "max_position_embeddings": 2048, "variant": "standard", "layout": "uniform"}
     spec = {
-        "run": "70m", "hash": "0123abcd", "seed": 0, "code": Identity.training_code(Run("70m", "standard", "uniform", 0)),
+        "run": "70m", "hash": "0123abcd", "seed": 0, "code": code_of({"stage": "pretrain", "model": model}),
         "tokens": {"id": "benchmark"}, "model": {**model, "pad_vocabulary_to": 50_304}, "training": training,
     }  # fmt: skip
-    (run / "spec.json").write_text(json.dumps(spec))
+    (run / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     return run, folder / "tokens"
 
 
@@ -87,7 +88,9 @@ def main() -> None:
         resumed, first = attempt(run, tokens, 1, "--checkpoint-minutes", "0")
         saves = [
             float(found)
-            for found in re.findall(r"saved step-\d+ in ([\d.]+) s", (run / "log/pretrain.log").read_text())
+            for found in re.findall(
+                r"saved step-\d+ in ([\d.]+) s", (run / "log/pretrain.log").read_text(encoding="utf-8")
+            )
         ]
     slowest = max(saves)
     print(f"checkpoint: {size / 1e9:.2f} GB; saved in {min(saves):.1f} to {slowest:.1f} s ({len(saves)} times)")

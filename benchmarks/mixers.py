@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from benchmarks.timing import keep_memory, machine, ratio, table, take_turns
 from deconattn import mixers
-from deconattn.mixers._contract import QKVMixer, future, scores
-from deconattn.mixers._states import Seen
-from deconattn.mixers._taylor import taylor_weights
-from deconattn.model import ModelConfig
+from deconattn.config import ModelConfig
+from deconattn.mixers.approximate import taylor_weights
+from deconattn.mixers.base import QKVMixer, future, scores
+from deconattn.mixers.cache import CacheLengths
 
 HEADS, SIZE = 8, 64
 Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -63,15 +63,15 @@ def one_token(variant: str, batch: int, length: int) -> Callable[[], object]:
     """One step of decoding behind `length` tokens; the state does not grow, so that every step is the same."""
     mix = mixer(variant)
     with torch.inference_mode():
-        state = mix.new_state()
-        mix.fill(state, *draw(batch, length - 1), None)
-        seen = Seen(torch.full((batch,), length - 1), length - 1, True)
+        state, none = mix.new_state(), CacheLengths.none(batch, torch.device("cpu"))
+        mix.mix_step(*draw(batch, length - 1), state, none, None)
+        past = none.after(length - 1)
         q, k, v = draw(batch, 1)
 
     def run() -> None:
         with torch.inference_mode():
             for _ in range(20):
-                mix.mix_step(q, k, v, state, seen)
+                mix.mix_step(q, k, v, state, past, None)
 
     return run
 

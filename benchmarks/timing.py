@@ -45,10 +45,17 @@ def keep_memory() -> None:
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
-def machine() -> str:
-    """What this was measured on, in a line."""
+def machine(device: torch.device | None = None) -> str:
+    """What this was measured on, in a line: the processor, or the GPU."""
+    if device and device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory / 1e9
+        return f"{torch.cuda.get_device_name(device)} ({memory:.0f} GB), torch {torch.__version__}, CUDA {torch.version.cuda}"
     model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     load = os.getloadavg()[0]

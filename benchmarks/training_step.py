@@ -1,92 +1,142 @@
-"""A training step of `standard` beside transformers' Qwen2ForCausalLM: `python -m benchmarks.training_step [nano] [70m]`.
+"""A training step of every variant beside transformers' Qwen2ForCausalLM, eager and compiled.
 
-Forward, backward, clipping and AdamW with the same weights, batch, optimiser and precision; Qwen2 in each of its kinds of
-attention, the best of which counts. With `--compiled` both are compiled, ours in the part that a training compiles. Peak memory
-is what PyTorch allocates beyond weights and optimiser state.
+    python -m benchmarks.training_step --device cuda [--models 70m 1.7b] [--variants standard] [--layout even]
+
+Forward, backward, clipping and AdamW, as a training of one process has them: float32 weights, micro-batches as large as the
+device's memory allows, each block compiled. Qwen2 has the same sizes, batch, optimiser and precision, each of its kinds of
+attention in turn, of which the fastest counts, and is compiled whole. What does not fit says so in its row.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from functools import partial
+import argparse
+import gc
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from benchmarks.timing import machine, ratio, table, take_turns
-from deconattn.model import LanguageModel, ModelConfig, initialise
+from benchmarks.timing import machine, table
+from deconattn import mixers
+from deconattn.config import ModelConfig
+from deconattn.costs import training_flops
+from deconattn.decoder import LanguageModel, initialise
+from deconattn.device import find_device
+from deconattn.errors import UserError
+from deconattn.peaks import peak_of
+from deconattn.training.microbatch import sequences_that_fit
+from deconattn.training.optimizer import make_optimizer
+from deconattn.training.parallel import Loss
 
-SHAPES: dict[str, dict[str, int]] = {
-    "nano": {
-        "vocab_size": 1024,
-        "hidden_size": 64,
-        "intermediate_size": 256,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 2,
-    },
-    "70m": {
-        "vocab_size": 50304,
-        "hidden_size": 512,
-        "intermediate_size": 2048,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 8,
-    },
+PAPER = Path(__file__).parent.parent / "config" / "paper.yaml"
+NANO = {
+    "hidden_size": 64,
+    "intermediate_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "vocab_size": 1024,
 }
-BATCH = {"nano": (8, 128), "70m": (8, 256)}
-ROUNDS = {"nano": (12, 8), "70m": (6, 1)}  # rounds, steps a round
-ATTENTION = ("sdpa", "eager")
+ADAMW = {"peak_learning_rate": 1e-4, "betas": [0.9, 0.9999], "eps": 1e-8, "weight_decay": 0.1}
+ATTENTION = ("sdpa", "flash_attention_2", "flex_attention", "eager")
+# Of a CPU by default; the paper's batch on eight GPUs is 32 sequences of 2,048 tokens each.
+DEFAULTS = {
+    "cpu": {"models": ["nano"], "precision": "float32", "sequences": 8, "length": 128},
+    "cuda": {"models": ["70m", "160m", "500m", "1.7b"], "precision": "bf16", "sequences": 32, "length": 2048},
+}
+HEAD = ["model", "variant", "", "micro-batch", "tokens/s", "MFU", "peak memory", "loss"]
+Step = Callable[[], float]
 
 
-def ours(shape: dict[str, int]) -> LanguageModel:
-    """The model of this project."""
-    model = LanguageModel(ModelConfig(**shape, max_position_embeddings=2048))
+def shape(model: str, variant: str, layout: str) -> ModelConfig:
+    """A model of the paper's grid with its tokenizer's vocabulary, or `nano`."""
+    models = yaml.safe_load(PAPER.read_text(encoding="utf-8"))["models"] | {"nano": NANO}
+    if model not in models:
+        raise UserError(f"--models: {model!r} is not one of {', '.join(models)}")
+    return ModelConfig.from_dict({"vocab_size": 50_304, **models[model], "variant": variant, "layout": layout})
+
+
+def ours(config: ModelConfig, rows: Tensor, most: int, options: Namespace, compiled: bool) -> tuple[nn.Module, int]:
+    """The summed loss as a training has it, and how many sequences it holds at once, at most `most`."""
+    model = LanguageModel(config)
     initialise(model, 0)
-    return model
+    if model.model.side_stream == "text":
+        model.model.side_input_ids.random_(config.vocab_size)
+    loss, micro = Loss(model.to(rows.device), options.precision), most
+    if rows.is_cuda:
+        memory = torch.cuda.get_device_properties(rows.device).total_memory
+        micro = sequences_that_fit(loss, most, rows.shape[1], memory, 1)
+    if compiled:
+        loss.compile_parts(micro)
+    return loss, micro
 
 
-def qwen(shape: dict[str, int], attention: str, weights: dict[str, Tensor]) -> nn.Module:
-    """transformers' model of the same shape and weights."""
-    config = Qwen2Config(
-        **shape,
-        num_key_value_heads=shape["num_attention_heads"],
-        max_position_embeddings=2048,
-        rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        tie_word_embeddings=False,
-        use_cache=False,
-        attn_implementation=attention,
-    )
-    model = Qwen2ForCausalLM(config)
-    model.load_state_dict(weights)
-    return model
+class Theirs(nn.Module):
+    """The summed loss of transformers' Qwen2 of the same sizes."""
+
+    def __init__(self, config: ModelConfig, attention: str, options: Namespace) -> None:
+        super().__init__()
+        sizes = {key: getattr(config, key) for key in (*NANO, "num_key_value_heads", "max_position_embeddings")}
+        self.model = Qwen2ForCausalLM(Qwen2Config(**sizes, attn_implementation=attention, use_cache=False))
+        self.bf16 = options.precision == "bf16"
+
+    def forward(self, rows: Tensor) -> Tensor:
+        with torch.autocast(rows.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model(input_ids=rows, labels=rows).loss * rows[:, 1:].numel()
 
 
-def qwen_loss(model: nn.Module, ids: Tensor) -> Tensor:
-    """The loss as transformers gives it."""
-    return model(input_ids=ids, labels=ids).loss
+def theirs(config: ModelConfig, attention: str, rows: Tensor, options: Namespace, compiled: bool) -> nn.Module:
+    """The same of Qwen2."""
+    loss = Theirs(config, attention, options).to(rows.device)
+    if compiled:
+        loss.compile()
+    return loss
 
 
-def training_step(model: nn.Module, loss: Callable[[], Tensor], precision: str) -> Callable[[], float]:
-    """One update; returns its loss."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+def step_of(loss: nn.Module, rows: Tensor, micro: int) -> Step:
+    """One update in micro-batches; returns the mean loss."""
+    optimizer, targets = make_optimizer(loss, ADAMW), rows[:, 1:].numel()
 
     def run() -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            value = loss()
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        total = torch.zeros((), device=rows.device)
+        for piece in rows.split(micro):
+            value = loss(piece)
+            (value / targets).backward()
+            total += value.detach()
+        nn.utils.clip_grad_norm_(loss.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return value.item()
+        return total.item() / targets
 
     return run
 
 
-def peak_bytes(run: Callable[[], object]) -> int:
-    """The most that is allocated at a time above what was there before."""
+def measured(loss: nn.Module, micro: int, rows: Tensor, steps: int) -> tuple[float, str, float]:
+    """(seconds a step, peak memory, loss of the first step), after two steps that compile and fill caches."""
+    step = step_of(loss, rows, micro)
+    first = step()
+    if rows.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        peak = f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB"
+    else:
+        peak = f"{peak_bytes(step) / 1e6:.0f} MB"
+    seconds = []
+    for _ in range(steps):
+        started = time.perf_counter()
+        step()  # waits for its loss, and so for the device
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds), peak, first
+
+
+def peak_bytes(run: Step) -> int:
+    """The most that PyTorch allocates in main memory at a time, above weights and optimiser state."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         run()
     assert recorded.profiler is not None and recorded.profiler.kineto_results is not None
@@ -98,52 +148,74 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return most
 
 
-def compare(name: str, precision: str, compiled: bool) -> list[str]:
-    """One row of the table."""
-    torch.compiler.reset()
-    torch.manual_seed(0)
-    shape = SHAPES[name]
-    ids = torch.randint(0, shape["vocab_size"], BATCH[name])
-    mine = ours(shape)
-    if compiled:
-        mine.model.compile()
-    weights = {key: value.clone() for key, value in mine.state_dict().items()}
-    steps = {"ours": training_step(mine, lambda: mine.loss(ids), precision)}
-    for attention in ATTENTION:
-        theirs = qwen(shape, attention, weights)
-        if compiled:
-            theirs.compile()
-        steps[attention] = training_step(theirs, partial(qwen_loss, theirs, ids), precision)
-    losses = {key: step() for key, step in steps.items()}
-    memory = {key: peak_bytes(step) for key, step in steps.items()}
-    seconds = take_turns(steps, *ROUNDS[name])
-    best = min(ATTENTION, key=lambda key: min(seconds[key]))
-    shortest, median = ratio(seconds, best, "ours")
-    return [
-        f"{name}, {BATCH[name][0]} × {BATCH[name][1]}, {precision}{', compiled' if compiled else ''}",
-        best,
-        f"{shortest:.2f}",
-        f"{median:.2f}",
-        f"{memory['ours'] / memory[best]:.2f}",
-        f"{abs(losses['ours'] - losses[best]):.1e}",
-    ]
+def row(model: str, variant: str, attention: str | None, compiled: bool, options: Namespace) -> tuple[float, list[str]]:
+    """(tokens a second, a row of the table); 0 where it could not run. `attention` is Qwen2's, None for ours."""
+    config = shape(model, variant, options.layout)
+    words = [model, f"Qwen2, {attention}" if attention else variant, "compiled" if compiled else "eager"]
+    most = options.sequences
+    while most:
+        gc.collect()
+        torch.compiler.reset()
+        torch.cuda.empty_cache()
+        torch.manual_seed(0)
+        rows = torch.randint(config.vocab_size, (options.sequences, options.length), device=options.place)
+        try:
+            if attention:
+                loss, micro = theirs(config, attention, rows, options, compiled), most
+            else:
+                loss, micro = ours(config, rows, most, options, compiled)
+            seconds, peak, value = measured(loss, micro, rows, options.steps)
+        except torch.OutOfMemoryError:
+            most //= 2
+            continue
+        except (UserError, ImportError, ValueError, RuntimeError) as error:  # it does not fit, or cannot be had here
+            return 0.0, [*words, "", " ".join(str(error).split())[:80], "", "", ""]
+        mfu = f"{training_flops(config, *rows.shape) / seconds / options.peak:.1%}" if options.peak else "–"
+        speed = rows.numel() / seconds
+        return speed, [*words, str(micro), f"{speed:,.0f}", mfu, peak, f"{value:.4f}"]
+    return 0.0, [*words, "1", "out of memory", "", "", ""]
+
+
+def lines(options: Namespace) -> Iterator[list[str]]:
+    """The rows of the table: of Qwen2's kinds of attention the fastest alone."""
+    for model in options.models:
+        for compiled in (mode == "compiled" for mode in options.modes):
+            # Eager kernels of flex_attention hold whole maps.
+            kinds = [kind for kind in ATTENTION if compiled or kind != "flex_attention"]
+            yield max(row(model, "standard", kind, compiled, options) for kind in kinds)[1]
+            for variant in options.variants:
+                yield row(model, variant, None, compiled, options)[1]
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    print(f"Measured on: {machine()}.\n")
-    compiled = "--compiled" in sys.argv
-    names = [name for name in sys.argv[1:] if name != "--compiled"] or list(SHAPES)
-    rows = [compare(name, precision, compiled) for name in names for precision in ("float32", "bf16")]
-    head = [
-        "step",
-        "Qwen2's best attention",
-        "its time over ours, shortest",
-        "median of rounds",
-        "our peak memory over its",
-        "losses apart",
-    ]
-    print(table(head, rows))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--variants", nargs="+", default=mixers.names())
+    parser.add_argument("--layout", default="uniform")
+    parser.add_argument("--modes", nargs="+", choices=("eager", "compiled"), default=["eager", "compiled"])
+    parser.add_argument("--precision", choices=("bf16", "float32"))
+    parser.add_argument("--sequences", type=int)
+    parser.add_argument("--length", type=int)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device-tflops", type=float, default=0.0, help="what the device could do at most, for MFU")
+    options = parser.parse_args()
+    try:
+        options.place = find_device(options.device)
+    except UserError as error:
+        parser.error(str(error))
+    torch.set_num_threads(options.threads)
+    for key, value in DEFAULTS[options.place.type].items():
+        if getattr(options, key) is None:
+            setattr(options, key, value)
+    options.peak = options.device_tflops * 1e12
+    if options.place.type == "cuda" and not options.peak:
+        options.peak = (peak_of(torch.cuda.get_device_name()) or (0.0, 0.0))[options.precision == "float32"]
+    batch = f"{options.sequences} × {options.length} tokens a step, {options.precision}, {options.layout}"
+    print(f"Measured on: {machine(options.place)}. {batch}.\n\n{table(HEAD, [])}", flush=True)
+    for line in lines(options):
+        print("| " + " | ".join(line) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,3 +24,8 @@ def find_device(name: str) -> torch.device:
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def device_name(name: str) -> str:
+    """What a record says of the device of "auto", "cpu" or "cuda": the GPU's name, or "cpu"."""
+    return "cpu" if name == "cpu" or not torch.cuda.is_available() else torch.cuda.get_device_name()

@@ -12,6 +12,9 @@ from typing import Any
 
 from deconattn.errors import UserError
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+"""What a tokenizer's folder holds, and a trained model's beside its weights."""
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
@@ -40,16 +43,18 @@ def flush_to_disk(path: Path) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as JSON with sorted keys, so that equal values are equal bytes."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a missing or broken one is a `UserError` that names it."""
+    """Read a JSON file; one that is missing or broken is a `UserError` that names it."""
     path = Path(path)
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not text in UTF-8") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
 
@@ -58,3 +63,9 @@ def sha256_file(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder on this machine that a data set's or tokenizer's name stands for; None for one of a hub."""
+    path = Path(name).expanduser()
+    return path if path.is_dir() else None

@@ -1,4 +1,4 @@
-"""Which layers of a model keep standard attention (SPEC §4; the paper's Table 11).
+"""Which layers of a model keep standard attention (docs/method.md; the paper's Table 11).
 
 Standard library only: the workflow engine reads this in every job.
 """
@@ -28,18 +28,27 @@ LAYOUTS: tuple[str, ...] = tuple(_RULES)
 
 
 def standard_layers(layout: str, n: int) -> tuple[int, ...]:
-    """Layers that keep standard attention in a model of `n` layers, counted from 1, ascending (SPEC §4).
+    """Layers that keep standard attention in a model of `n` layers, counted from 1, ascending.
 
-    Halves and quarters of `n` round down. A small `n` may leave none of the layers standard, or all of them.
+    Halves and quarters of `n` round down. A small `n` may leave none of the layers standard, or all of them. A layout of
+    one's own is written as its name and its layers: "mine:1,4,9".
 
     Raises:
-        UserError: a layout that does not exist, or `n` below 1.
+        UserError: a layout that does not exist, a layer that the model has not, or `n` below 1.
     """
-    if layout not in _RULES:
-        raise UserError(not_one_of(layout, "layout", LAYOUTS))
+    name, own, layers = layout.partition(":")
     if n < 1:
         raise UserError(f"layout {layout!r} over {n} layers: a model has at least 1 layer")
-    return tuple(_RULES[layout](n))
+    if own:
+        if not all(layer.isdecimal() for layer in layers.split(",")):
+            raise UserError(f"layout {layout!r}: must be a name and numbers of layers, as 'mine:1,4,9'")
+        found = tuple(sorted({int(layer) for layer in layers.split(",")}))
+        if not 1 <= found[0] <= found[-1] <= n:
+            raise UserError(f"layout {layout!r}: layers must be between 1 and {n}")
+        return found
+    if name not in _RULES:
+        raise UserError(not_one_of(name, "layout", LAYOUTS))
+    return tuple(_RULES[name](n))
 
 
 def is_standard(layout: str, n: int) -> tuple[bool, ...]:

@@ -1,297 +1,269 @@
-"""What each subcommand of a stage does: look at what it was given, compute, leave a record.
+"""What each subcommand of a stage does: a job fills one folder, reading settings and paths from the folder's `spec.json`.
 
 Heavy imports happen inside the stage that needs them.
 """
 
 from __future__ import annotations
 
-import json
+import os
+import shutil
 import sys
+import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from deconattn.errors import UserError
+from deconattn.evaluation.lm_eval_setup import set_up
+from deconattn.experiment import record
+from deconattn.files import TOKENIZER_FILES
+from deconattn.job import WEIGHTS, job, load_and_check, pieces, write_record
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "manifest.json")
-
-
-def check(options: Namespace) -> None:
-    """Say every error of a config, or what it would run."""
-    from deconattn.experiment import grid
-    from deconattn.experiment.settings import load_settings
-
-    settings = load_settings(options.config)
-    print(
-        f"{', '.join(map(str, options.config))}: {len(grid.runs(settings))} runs, {len(settings.exhibits)} exhibits, no errors"
-    )
+SIDE_TEXT = "side.parquet"
 
 
-def fetch_package(options: Namespace) -> None:
+# ---- data -------------------------------------------------------------------------------------------------------------------
+@job("archive")
+def fetch(spec: dict[str, Any], options: Namespace) -> list[str]:
     """Fetch an archive from the package index."""
-    from deconattn.data.mirror import fetch_package
+    from deconattn.data.package_index import fetch_package
 
-    fetch_package(options.package, options.version, options.folder)
-
-
-def mirror_text(options: Namespace) -> None:
-    """Mirror one part of a corpus."""
-    from deconattn.data.mirror import mirror_corpus_part
-
-    mirror_corpus_part(options.source, options.part, options.parts, options.out, options.source.get("max_bytes"))
-    _note_mirror(options.out.parent, options.source)
+    return ["manifest.json", fetch_package(spec["package"], spec["version"], options.folder).name]
 
 
-def mirror_manifest(options: Namespace) -> None:
-    """Gather the manifests of a corpus' parts."""
-    from deconattn.data.mirror import merge_manifests
+@job("mirror")
+def mirror(spec: dict[str, Any], options: Namespace) -> list[str]:
+    """Mirror a corpus (or a part of it), a text, an evaluation set or a tokenizer."""
+    from deconattn.data import mirror as mirroring
 
-    merge_manifests(options.folder, options.parts)
-
-
-def mirror_task(options: Namespace) -> None:
-    """Mirror one evaluation set."""
-    from deconattn.data.mirror import mirror_task
-
-    mirror_task(options.source, options.task, options.out)
-    _note_mirror(options.out.parent, options.source)
-
-
-def mirror_tokenizer(options: Namespace) -> None:
-    """Mirror a pretrained tokenizer."""
-    from deconattn.data.mirror import mirror_tokenizer
-    from deconattn.experiment.identity import TOKENIZER_CODE
-
-    mirror_tokenizer(options.source, options.folder)
-    _note_mirror(options.folder, options.source, TOKENIZER_CODE, files=TOKENIZER_FILES)
-
-
-def _note_mirror(folder: Path, source: dict[str, Any], *writer: str, files: Sequence[str] = ()) -> None:
-    from deconattn.experiment.identity import mirror_modules
-    from deconattn.experiment.records import note_code
-
-    note_code(folder, *mirror_modules(source["kind"], *writer), files=files)
+    folder, part, source, what = options.folder, options.part, spec["source"], spec["what"]
+    parts = source.get("parts", 1)
+    if what == "task":
+        task = spec["task"]
+        own = _own_definitions(spec).get(task)
+        mirroring.mirror_task(source, task, folder / f"{task}.parquet", own)
+        return [f"{task}.parquet", f"{task}.json"]
+    if what == "tokenizer":
+        mirroring.mirror_tokenizer(source, folder)
+        return [*TOKENIZER_FILES, "manifest.json"]
+    if part:
+        path = folder / f"part-{part}.parquet"
+        mirroring.mirror_corpus_part(source, int(part), parts, path, source.get("max_bytes"))
+        return [path.name, path.with_suffix(".json").name]
+    if what == "sidetext":
+        mirroring.mirror_corpus_part(source, 0, 1, folder / "part-0000.parquet", source["max_bytes"])
+    mirroring.merge_manifests(folder, parts)
+    return ["manifest.json", *_parts(parts)]
 
 
-def train_tokenizer(options: Namespace) -> None:
+def _parts(parts: int) -> list[str]:
+    return [f"part-{number:04d}.{kind}" for kind in ("json", "parquet") for number in range(parts)]
+
+
+@job("tokenizer")
+def train_tokenizer(spec: dict[str, Any], options: Namespace) -> list[str]:
     """Train a byte-level BPE on a corpus."""
-    from deconattn.experiment.identity import TOKENIZER_CODE
-    from deconattn.experiment.job import load_and_check
-    from deconattn.experiment.records import note_code
-
-    if options.code:
-        load_and_check(options.code, [TOKENIZER_CODE], str(options.folder))
     from deconattn.data.tokenizer import train_tokenizer
 
-    fraction = options.spec["heldout_fraction"]
-    train_tokenizer(options.parts, options.spec["vocab_size"], options.folder, heldout_fraction=fraction)
-    note_code(options.folder, TOKENIZER_CODE, files=TOKENIZER_FILES)
+    parts = sorted(Path(spec["made_from"]["corpus"]).glob("part-*.parquet"))
+    train_tokenizer(parts, spec["vocab_size"], options.folder, heldout_fraction=spec["heldout_fraction"])
+    return [*TOKENIZER_FILES, "manifest.json"]
 
 
-def tokenize(options: Namespace) -> None:
-    """Tokenize and pack one part of a corpus."""
-    from deconattn.data.tokens import share_of_budget, tokenize_part
-    from deconattn.experiment.job import check_code
+@job("tokenize")
+def tokenize(spec: dict[str, Any], options: Namespace) -> list[str]:
+    """Tokenize and pack one part of a corpus, or gather the parts; or draw sequences of recall."""
+    if "recall" in spec:
+        from deconattn.data.recall import write_recall
 
-    spec = options.spec
-    check_code(spec["code"], ["deconattn.data.tokens"], str(options.folder))
-    tokenize_part(
-        options.corpus,
-        options.tokenizer,
-        spec["context_length"],
-        options.folder,
-        heldout_fraction=spec["heldout_fraction"],
-        budget=share_of_budget(spec["budget"], options.part, spec["parts"]),
-    )
+        settings = (spec[name] for name in ("recall", "context_length", "heldout_fraction", "budget"))
+        return write_recall(options.folder, *settings)
+    from deconattn.data.tokens import finish_tokens, share_of_budget, tokenize_part
 
-
-def finish_tokens(options: Namespace) -> None:
-    """Gather a token table's manifest and held-out documents."""
-    from deconattn.data.tokens import finish_tokens
-    from deconattn.experiment.job import check_code
-    from deconattn.experiment.records import write_record
-
-    check_code(options.spec["code"], ["deconattn.data.tokens"], str(options.folder))
-    finish_tokens(options.folder, options.spec["parts"], options.tokenizer)
-    # Its spec's code: equal code that was adopted keeps the name of the first.
-    record = options.folder / "record.json"
-    files = ["manifest.json", *sorted(path.name for path in options.folder.glob("part-*.json"))]
-    write_record(record, "tokens", ["deconattn.data.tokens"], files, spec=options.spec)
+    folder, part, parts = options.folder, options.part, spec["parts"]
+    corpus, tokenizer = (Path(spec["made_from"][name]) for name in ("corpus", "tokenizer"))
+    if part:
+        length, heldout, budget = spec["context_length"], spec["heldout_fraction"], spec["budget"]
+        share = share_of_budget(budget, int(part), parts)
+        text = corpus / f"part-{part}.parquet"
+        tokenize_part(text, tokenizer, length, folder, heldout_fraction=heldout, budget=share)
+        return [f"part-{part}.json", f"part-{part}.parquet", f"heldout-{part}.parquet"]
+    finish_tokens(folder, parts, tokenizer)
+    return ["manifest.json", "heldout.parquet", *_parts(parts)]
 
 
-def side_text(options: Namespace) -> None:
+@job("side_text")
+def side_text(spec: dict[str, Any], options: Namespace) -> list[str]:
     """Cut the fixed text of fixedseqqk."""
-    from deconattn.data.sidetext import write_side_text
-    from deconattn.experiment.identity import SIDE_CODE
-    from deconattn.experiment.records import note_code
+    from deconattn.data.tokens import write_side_text
 
-    write_side_text(options.text, options.tokenizer, options.length, options.out)
-    note_code(options.out.parent, SIDE_CODE, files=[options.out.name])
-
-
-def spec(options: Namespace) -> None:
-    """Write the spec of a run."""
-    from deconattn.experiment.job import write_spec
-    from deconattn.files import sha256_file
-
-    write_spec(options.spec, sha256_file(options.tokens_manifest), options.out)
+    source = Path(spec["made_from"]["text"])
+    text = source / ("part-0000.parquet" if source.name.startswith("sidetext-") else "manifest.json")
+    write_side_text(text, Path(spec["made_from"].get("tokenizer", "")), spec["length"], options.folder / SIDE_TEXT)
+    return [SIDE_TEXT]
 
 
+# ---- runs -------------------------------------------------------------------------------------------------------------------
 def pretrain(options: Namespace) -> None:
-    """Train the run of a spec.json."""
-    from deconattn.training.early import EXIT_PREEMPTED, stop_at_once
+    """Train the run of a folder's spec.json."""
+    from deconattn.training.stops import EXIT_PREEMPTED, stop_at_once
 
     stop_at_once()
-    from deconattn.experiment.job import check_training, record_training
-    from deconattn.training.inputs import check_inputs
+    folder: Path = options.run
+    spec = record.read_spec(folder) if (folder / record.SPEC).is_file() else {}
+    sources = {name: Path(path) for name, path in (spec.get("made_from") or {}).items()}
+    tokenizer = options.tokenizer or sources.get("tokenizer")
+    side = options.side_text or (sources["side_text"] / SIDE_TEXT if "side_text" in sources else None)
+    with record.noted(folder):
+        from deconattn.training.inputs import check_inputs
 
-    check_inputs(options.run, options.tokenizer, options.side_text)
-    from deconattn.training.job import Stopped, run_job
-    from deconattn.training.progress import Progress
+        if spec.get("stage") and record.standing(folder, spec):
+            record.mark(folder)
+            return
+        check_inputs(folder, tokenizer, side)
+        if (tokens := options.tokens or sources.get("tokens")) is None:
+            raise UserError(f"{folder / record.SPEC}: names no tokens (made_from); give their folder after the run's")
+        from deconattn.device import device_name
+        from deconattn.training.job import Stopped, run_job
 
-    check_training(options.run)
-    try:
-        run_job(
-            options.run,
-            options.tokens,
-            side_text=options.side_text,
-            tokenizer=options.tokenizer,
-            micro_batch_size=options.micro_batch_size,
-            device_memory_gb=options.device_memory_gb,
-            device_tflops=options.device_tflops,
-            sharding=options.sharding,
-            threads=options.threads,
-            device=options.device,
-            compiled=options.compile,
-            checkpoint_minutes=options.checkpoint_minutes,
-            deadline_minutes=options.deadline_minutes,
-            take_over=options.take_over,
-            make_progress=lambda name, steps, log: Progress(name, steps, log, options.progress),
-        )
-    except Stopped:
-        sys.exit(EXIT_PREEMPTED)
-    stop_at_once()  # the results are whole
-    record_training(options.run, options.device)
+        spec = {"stage": "pretrain", **record.read_spec(folder)}
+        load_and_check(spec, folder)
+
+        def finish(facts: dict[str, Any]) -> None:
+            tokenizers = [f"model/{name}" for name in TOKENIZER_FILES if (folder / "model" / name).is_file()]
+            files = ["model/config.json", WEIGHTS, "train.parquet", *tokenizers]
+            facts |= {"processes": int(os.environ.get("WORLD_SIZE", "1")), "device": device_name(options.device)}
+            write_record(folder, spec, files, time.time() - facts["seconds"], **facts)
+            record.mark(folder)
+
+        try:
+            run_job(folder, tokens, side, tokenizer, options, finish)
+        except Stopped:
+            sys.exit(EXIT_PREEMPTED)
+        stop_at_once()  # the results are whole
 
 
-def evaluate(options: Namespace) -> None:
-    """Evaluate a trained run with lm-evaluation-harness."""
-    from deconattn.experiment.job import record_stage, start_stage
+def _items(spec: dict[str, Any]) -> dict[str, Path]:
+    """Task → its Parquet, in its mirror or, of held-out documents, in the token table."""
+    return {task: Path(folder) / f"{task}.parquet" for task, folder in spec["made_from"]["tasks"].items()}
 
-    run, spec = options.run, options.spec
-    modules, started = start_stage(run, "evaluate", spec)
+
+def _own_definitions(spec: dict[str, Any]) -> dict[str, str]:
+    """Task → path of its definition, of tasks that are not lm-eval's.
+
+    Raises:
+        UserError: a definition that was edited, or is gone, since the spec was written.
+    """
+    from deconattn.data.definitions import sum_of
+
+    given = spec.get("definitions") or {}
+    for task, own in given.items():
+        if sum_of(own["path"]) != own["sha256"]:
+            raise UserError(
+                f"{own['path']}: the definition of {task} was edited since the launch; start snakemake again"
+            )
+    return {task: own["path"] for task, own in given.items()}
+
+
+@job("evaluate", first=set_up)
+def evaluate(spec: dict[str, Any], options: Namespace) -> list[str]:
+    """Evaluate a trained run with lm-evaluation-harness, or on sequences of recall."""
+    run = Path(spec["made_from"]["run"])
+    if "recall" in spec:
+        from deconattn.evaluation.recall import evaluate_recall
+
+        tokens = Path(spec["made_from"]["tokens"])
+        evaluate_recall(run, tokens, spec["modes"], options.batch_size, options.device, options.folder)
+        return ["evaluation.parquet"]
     from deconattn.evaluation.run import evaluate_run
 
-    evaluate_run(run, options.tokenizer, spec, spec["files"], options.batch_size, options.device)
-    record_stage(run, "evaluate", spec, modules, options.device, started)
+    tokenizer = spec["made_from"]["tokenizer"]
+    evaluation, keep = {**spec, "definitions": _own_definitions(spec)}, pieces(options.folder, spec)
+    evaluate_run(run, tokenizer, evaluation, _items(spec), options.batch_size, options.device, options.folder, keep)
+    return ["evaluation.parquet", "samples.parquet"]
 
 
-def baselines(options: Namespace) -> None:
+@job("baselines", first=set_up)
+def baselines(spec: dict[str, Any], options: Namespace) -> list[str]:
     """Write random guess and majority class of each task."""
-    from deconattn.evaluation.quiet import offline
-    from deconattn.experiment.job import load_and_check
-    from deconattn.experiment.records import write_record
-
-    spec, name, modules = options.spec, options.out.name, ["deconattn.evaluation.baselines"]
-    offline()
-    load_and_check(spec["code"], modules, str(options.out))
     from deconattn.evaluation.baselines import write_baselines
 
-    write_baselines(spec["files"], options.tokenizer, options.out, spec["limits"])
-    write_record(options.out.with_suffix(".json"), "evaluation", modules, [name], spec=spec)
+    out = options.folder / "baselines.parquet"
+    write_baselines(_items(spec), spec["made_from"]["tokenizer"], out, spec["limits"], _own_definitions(spec))
+    return [out.name]
 
 
-def analyse(options: Namespace) -> None:
+@job("analyse")
+def analyse(spec: dict[str, Any], options: Namespace) -> list[str]:
     """Measure the attention maps and scores of a trained run."""
-    from deconattn.experiment.job import record_stage, start_stage
-
-    run, spec = options.run, options.spec
-    modules, started = start_stage(run, "analyse", spec)
     from deconattn.analysis.run import analyse_run
 
-    analyse_run(run, Path(spec["heldout"]), context_length=spec["context_length"], device=options.device)
-    record_stage(run, "analyse", spec, modules, options.device, started)
+    run, heldout = Path(spec["made_from"]["run"]), Path(spec["made_from"]["tokens"]) / "heldout.parquet"
+    length = spec["context_length"]
+    analyse_run(run, heldout, context_length=length, device=options.device, out_folder=options.folder)
+    return ["attention.parquet", "scores.parquet"]
 
 
-def measure(options: Namespace) -> None:
+@job("measure")
+def measure(spec: dict[str, Any], options: Namespace) -> list[str]:
     """Measure what the mixers of a model cost."""
-    from deconattn import mixers
-    from deconattn.experiment.job import load_and_check
-    from deconattn.experiment.measured import measure_modules
-    from deconattn.nearest import not_one_of
-
-    for variant in options.spec["variants"]:
-        if variant not in mixers.names():
-            raise UserError(f"variants: {not_one_of(variant, 'variant', mixers.names())}")
-    if "code" in options.spec:  # by hand, without a launch, there is none to keep to
-        load_and_check(options.spec["code"], measure_modules(options.spec["variants"]), str(options.out))
     from deconattn.analysis.measure import measure_file
 
-    measure_file(options.spec, options.out, options.device, options.threads, options.memory_mb)
+    keep = pieces(options.folder, spec)
+    files = measure_file(spec, options.folder / "costs", options.device, options.threads, options.memory_mb, keep)
+    return [path.name for path in files]
 
 
-def aggregate(options: Namespace) -> None:
-    """Gather the results of runs into tables."""
-    from deconattn.report.collect import collect
+# ---- report -----------------------------------------------------------------------------------------------------------------
+@job("aggregate")
+def aggregate(spec: dict[str, Any], options: Namespace) -> list[str]:
+    """Gather results into the tables that exhibits are drawn from."""
+    from deconattn.report.collect import collect, collect_analysis, collect_costs
 
-    _gather("aggregate", options, lambda folders, notes: collect(folders, options.report, notes=notes))
-
-
-def aggregate_analysis(options: Namespace) -> None:
-    """Gather the analysis of runs."""
-    from deconattn.report.collect_analysis import collect_analysis
-
-    _gather("aggregate_analysis", options, lambda folders, notes: collect_analysis(folders, options.report, notes))
-
-
-def _gather(name: str, options: Namespace, gather: Callable[[list[Path], dict[str, str]], list[str]]) -> None:
-    from deconattn.experiment.identity import RESULTS
-    from deconattn.experiment.records import sealed, sums
-    from deconattn.experiment.states import GATHERED, gathered_key
-    from deconattn.files import write_json
-
-    notes = json.loads(options.runs)
-    key = gathered_key(name, options.runs, options.report)
-    for gap in gather([RESULTS / "runs" / run for run in notes], notes):
+    folder, sources, gaps = options.folder, spec["made_from"], spec["gaps"]
+    runs = {Path(run): Path(result) for run, result in spec.get("runs", {}).items()}
+    if spec["tables"] == "costs":
+        collect_costs([Path(member) / "costs" for member in sources["members"]], folder)
+        missing = [f"{Path(name).name}: {why}" for name, why in gaps.items()]
+    elif spec["tables"] == "results":
+        missing = collect(runs, folder, Path(spec["baselines"]) / "baselines.parquet", gaps)
+    else:
+        for path in Path(sources["results"]).glob("*.parquet"):
+            shutil.copyfile(path, folder / path.name)
+        missing = collect_analysis(runs, folder, gaps)
+    for gap in missing:
         print(f"gap: {gap}", file=sys.stderr)
-    tables = options.report / "tables"
-    files = sums(tables, [table for table in GATHERED[name] if table != f"{name}.json"])
-    write_json(tables / f"{name}.json", sealed({"key": key, "runs": notes, "files": files}))
+    return sorted(path.name for path in folder.glob("*.parquet"))
 
 
-def aggregate_costs(options: Namespace) -> None:
-    """Gather the measured costs of models."""
-    from deconattn.report.collect_costs import collect_costs
+@job("figure", "table")
+def exhibit(spec: dict[str, Any], options: Namespace) -> list[str]:
+    """Draw the table or figure of a folder's spec.json."""
+    from deconattn.report.draw import draw
 
-    missing = [path for file in options.files if not (path := file.with_name(f"{file.name}.parquet")).is_file()]
-    if missing and not options.partial:
-        raise UserError(f"{missing[0]}: no such file; --partial passes over models that were not measured")
-    collect_costs(options.files, options.report)
+    files = draw(spec["exhibit"], Path(spec["made_from"]["tables"]), options.folder, spec["options"])
+    return [path.name for path in files]
+
+
+@job("provenance")
+def provenance(spec: dict[str, Any], options: Namespace) -> list[str]:
+    """Write one page of where all tables and figures come from."""
+    from deconattn.report.provenance import write_page
+
+    records = [Path(folder) / f"{name}.json" for name, folder in spec["made_from"]["exhibits"].items()]
+    write_page(records, options.folder)
+    return ["provenance.html", "provenance.json"]
 
 
 def draw(options: Namespace) -> None:
-    """Draw one table or figure from the gathered tables."""
-    from deconattn.experiment.records import keep_code
-    from deconattn.experiment.states import exhibit_key, exhibit_modules
-    from deconattn.nearest import not_one_of
-    from deconattn.report.exhibits import EXHIBITS, draw
+    """Draw one table or figure from a folder of tables, without a record."""
+    from deconattn.exhibits import find
+    from deconattn.experiment.exhibit_options import SECTIONS
+    from deconattn.experiment.load import schema_errors
+    from deconattn.experiment.yaml_lines import dotted
+    from deconattn.report.draw import draw
 
-    if options.exhibit not in EXHIBITS:
-        raise UserError(not_one_of(options.exhibit, "exhibit that can be drawn", EXHIBITS))
-    key = exhibit_key(options.exhibit, options.options, options.tables.parent)
-    made = {"key": key, "drawn_by": keep_code(*exhibit_modules(options.exhibit))}
-    draw(options.exhibit, options.tables, options.folder, json.loads(options.options), made)
-
-
-def provenance(options: Namespace) -> None:
-    """Write one page of where all tables and figures come from."""
-    from deconattn.experiment.records import sealed, sums
-    from deconattn.experiment.states import exhibit_record, provenance_key
-    from deconattn.files import read_json, write_json
-    from deconattn.report.provenance_page import write_page
-
-    key = provenance_key(options.exhibits, options.report)
-    write_page([exhibit_record(options.report, name) for name in options.exhibits], options.report, key)
-    record = options.report / "provenance.json"
-    write_json(record, sealed({**read_json(record), "files": sums(options.report, ["provenance.html"])}))
+    name = find(options.exhibit).name
+    if errors := schema_errors(SECTIONS[name], options.options):
+        raise UserError("\n".join(dotted((name, *keys), text) for keys, text in errors))
+    draw(name, options.tables, options.folder, options.options)

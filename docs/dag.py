@@ -1,6 +1,6 @@
-"""The workflow's rule graph, with all figures as one node and all tables as one.
+"""The workflow's rule graph.
 
-snakemake --rulegraph dot --configfile config/paper.yaml | python docs/dag.py | dot -Tsvg > docs/workflow.svg
+snakemake --rulegraph dot --config full_dag=1 --configfile config/paper.yaml | python docs/dag.py | dot -Tsvg > docs/workflow.svg
 """
 
 import re
@@ -10,10 +10,10 @@ label: dict[str, str] = {}
 edges: set[tuple[str, str]] = set()
 for line in sys.stdin:
     if node := re.match(r'\s*(\d+)\[label = "(\w+)"', line):
-        label[node[1]] = re.sub(r"^(figure|table)(\d+|_\w+)$", r"\1s", node[2])
+        label[node[1]] = node[2]
     elif edge := re.match(r"\s*(\d+) -> (\d+)", line):
         edges.add((label[edge[1]], label[edge[2]]))
-network = {"fetch_package", "mirror_text", "mirror_task", "mirror_tokenizer", "mirror_manifest"}
+network = {"fetch", "mirror_part", "mirror_source"}
 heavy = {"pretrain", "evaluate", "analyse", "measure"}
 print('digraph { rankdir=LR; bgcolor="transparent"; nodesep=0.15; ranksep=0.35;')
 print('node [shape=box, style="rounded,filled", color="#555555", fontname="Helvetica", fontsize=11, height=0.3];')

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deconattn.experiment.settings import ConfigError, load_settings
+from deconattn.experiment.load import ConfigError, load_settings
 
 RIGHT = """\
 name: small
@@ -56,3 +56,23 @@ def problems(*paths: Path, overrides: dict | None = None) -> list[str]:
 def with_change(old: str, new: str) -> str:
     assert RIGHT.count(old) == 1, old
     return RIGHT.replace(old, new)
+
+
+RECALL = """\
+name: tiny-recall
+corpus: {kind: recall, pairs: [2, 3], keys: 5, values: 4, sequences: 3000, seed: 7}
+tokens: {context_length: 14, heldout_fraction: 0.02}
+models:
+  tiny:
+    hidden_size: 16
+    intermediate_size: 16
+    num_hidden_layers: 2
+    num_attention_heads: 2
+    max_position_embeddings: 16
+training: {steps: 12, sequences_per_step: 8, warmup_steps: 2, precision: float32}
+grid:
+  - {models: [tiny], variants: [standard, fixedseqqk], layouts: [even]}
+exhibits: {figure_recall: {model: tiny}}
+resources: {default: {device: cpu}}
+"""
+"""The smallest grid of associative recall: 4 answers are scored in 14 tokens, behind 2 or 3 pairs."""

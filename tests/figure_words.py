@@ -18,7 +18,8 @@ def assert_words_apart(figure: Figure) -> None:
     renderer = canvas.get_renderer()
     hidden = beyond(figure)
     texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and id(t) not in hidden]
-    boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts]
+    # Of the words alone, without the line that joins a label to its curve.
+    boxes = [(t.get_text(), Text.get_window_extent(t, renderer)) for t in texts]
     assert len(boxes) > 10
     width, height = figure.bbox.width, figure.bbox.height
     for text, box in boxes:
@@ -28,6 +29,11 @@ def assert_words_apart(figure: Figure) -> None:
         across, down = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
         # Boxes hold room for accents and tails: what touches by less than three pixels of 200 an inch is apart.
         assert across < 2 or down < 3, f"{first!r} overlaps {second!r} by {across:.1f} × {down:.1f} pixels"
+
+
+def words(figure: Figure) -> str:
+    """Everything that is written on a figure, in one line."""
+    return " ".join(" ".join(text.get_text().split()) for text in figure.findobj(Text) if text.get_text().strip())
 
 
 def beyond(figure: Figure) -> set[int]:

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import save_file
 
-from deconattn.analysis import bins
 from deconattn.analysis.histogram import ScoreHistogram
 from deconattn.analysis.schema import ATTENTION, SCORES, with_reason
-from deconattn.model import LanguageModel, ModelConfig, initialise
-from deconattn.training.checkpoint import save_model
+from deconattn.config import ModelConfig
+from deconattn.decoder import LanguageModel, initialise
+from deconattn.training.checkpoint import weights_of
 
 FIXED = ("rndembqk", "fixedseqqk")
 
@@ -50,7 +51,7 @@ def make_analysis(
             "layout": pair[1],
             "seed": spec["seed"],
         }
-        identity["context_length"] = spec["tokens"]["context_length"]
+        identity["context_length"] = int(spec["tokens"]["id"].rpartition("-")[2])
         attention: list[dict[str, Any]] = []
         scores: list[dict[str, Any]] = []
         for layer in range(1, layers + 1) if pair not in broken else ():
@@ -97,7 +98,6 @@ def _scores(kind: str, depth: float, outliers: bool, random: np.random.Generator
         values[:300] = 10 ** random.uniform(2, 3 + 2 * depth, 300)
     histogram = ScoreHistogram()
     histogram.add(torch.from_numpy(values.astype(np.float32)))
-    assert histogram.counts.sum() == len(values) and len(histogram.counts) == len(bins.bounds()[0])
     return histogram.rows()
 
 
@@ -116,7 +116,7 @@ def save_tiny_model(folder: Path, variant: str, layout: str, scale: float = 4.0)
     if "side_input_ids" in dict(model.model.named_buffers()):
         model.model.side_input_ids.copy_(torch.arange(32) * 7 % 61)
     folder.mkdir(parents=True)
-    save_model(model, folder / "model.safetensors")
+    save_file(weights_of(model), folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     return config.to_dict()
 

@@ -14,6 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from deconattn.evaluation.schema import EVALUATION
+from deconattn.files import sha256_file
+from deconattn.report.collect import collect
+from deconattn.report.schema import SAMPLES, write_table
+
 SIMPLE = ("mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk")
 NINE_LAYOUTS = ("even", "odd", "top", "middle", "bottom", "quarter", "first", "last", "bilateral")
 ITEMS = {
@@ -87,6 +92,18 @@ def make_runs(
     return folders
 
 
+def pairs(folders: Sequence[Path]) -> dict[Path, Path]:
+    """Run → evaluation or analysis, as `collect` takes them: invented ones lie in the run's folder."""
+    return {folder: folder for folder in folders}
+
+
+def report(root: Path, folders: Sequence[Path], baselines: bool = True) -> Path:
+    """The tables that are collected from these runs, below `root`."""
+    tables = root / "report" / "tables"
+    collect(pairs(folders), tables, make_baselines(root / "baselines.parquet") if baselines else None)
+    return tables
+
+
 def make_baselines(path: Path, tasks: Sequence[str] = DEMO_TASKS) -> Path:
     """Random guess and majority class of the NLU tasks among `tasks`."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,15 +136,19 @@ def _make_run(folder: Path, size: Size, variant: str, layout: str, seed: int, fa
         "hash": folder.name[-8:],
         "model": {"name": size.name, "variant": variant, "layout": layout, "num_hidden_layers": size.layers},
         "seed": seed,
-        "training": {"steps": size.steps},
-        "tokens": {"id": f"invented-{size.context_length}", "context_length": size.context_length},
+        "training": {"steps": size.steps, "peak_learning_rate": 4e-3},
+        "tokens": {"id": f"invented-{size.context_length}"},
         "code": "00000000",
     }
     (folder / "spec.json").write_text(json.dumps(spec))
-    status = "diverged" if failed else "finished"
-    (folder / "done.json").write_text(
-        json.dumps({"status": status, "parameters": size.parameters, "versions": {"torch": "2.13.0"}})
-    )
+    manifest = folder.parent.parent / "tokens" / f"invented-{size.context_length}" / "manifest.json"
+    record = {
+        "status": "diverged" if failed else "finished",
+        "parameters": size.parameters,
+        "tokens_manifest_sha256": sha256_file(manifest),
+        "versions": {"torch": "2.13.0"},
+    }
+    (folder / "record.json").write_text(json.dumps(record))
     steps = size.steps // 3 if failed else size.steps
     step = np.arange(1, steps + 1)
     end = _final_loss(size, variant, layout, seed)
@@ -155,7 +176,7 @@ def _make_run(folder: Path, size: Size, variant: str, layout: str, seed: int, fa
 
 
 def _evaluate(folder: Path, size: Size, variant: str, layout: str, seed: int) -> None:
-    rows = []
+    rows, samples = [], []
     modes = ("full",) if layout == "uniform" else ("full", "skip", "skip_mixer")
     for mode in modes:
         loss = _final_loss(size, variant, layout, seed) + {"full": 0.0, "skip": 5.5, "skip_mixer": 2.5}[mode]
@@ -165,23 +186,28 @@ def _evaluate(folder: Path, size: Size, variant: str, layout: str, seed: int) ->
                 {**row, "mode": mode, "task": task, "items": ITEMS[task]}
                 for row in _values(size, task, loss, skill, _random(folder.name, mode, task))
             ]
+            lengths = size.lengths if task == "wikitext" and size.lengths else (size.context_length,)
+            samples += [_items(folder.name, task, mode, at, loss, skill) for at in lengths]
     frame = pd.DataFrame(rows).assign(run=folder.name, model=size.name, variant=variant, layout=layout, seed=seed)
     frame["limit"] = pd.array([None] * len(frame), dtype="Int64")
-    columns = [
-        "run",
-        "model",
-        "variant",
-        "layout",
-        "seed",
-        "mode",
-        "task",
-        "metric",
-        "context_length",
-        "value",
-        "stderr",
-    ]
-    table = pa.Table.from_pandas(frame[[*columns, "items", "limit"]], preserve_index=False)
+    table = pa.Table.from_pandas(frame, preserve_index=False).select(EVALUATION.names)
     pq.write_table(table, folder / "evaluation.parquet")
+    write_table(pd.concat(samples).assign(run=folder.name), SAMPLES, folder / "samples.parquet")
+
+
+def _items(run: str, task: str, mode: str, length: int, loss: float, skill: float) -> pd.DataFrame:
+    """Up to 60 items of a task: documents of unequal length and hardness, the same for all runs."""
+    count, items, random = min(60, ITEMS[task]), _random("items", task), _random(run, task, mode, length)
+    words = 200 + (300 * items.random(count)).astype(int)
+    hardness = 1.3 * loss + 0.3 * items.standard_normal(count) + 0.02 * random.standard_normal(count)
+    numbers = np.arange(count)
+    frame = pd.DataFrame({"mode": mode, "task": task, "context_length": length, "item": numbers, "words": words})
+    frame["document"] = [f"{task}{number}" for number in numbers]
+    frame["nll"] = words * hardness
+    if task in GUESS:
+        luck = 0.7 * items.random(count) + 0.3 * random.random(count)
+        frame["correct"] = (luck < GUESS[task] + skill * 0.5).astype(float)
+    return frame
 
 
 def _values(size: Size, task: str, loss: float, skill: float, random: np.random.Generator) -> list[dict[str, object]]:
@@ -192,22 +218,16 @@ def _values(size: Size, task: str, loss: float, skill: float, random: np.random.
         value = truth + error * random.standard_normal()
         return [{"metric": "acc", "context_length": length, "value": value, "stderr": error}]
     if task == "lambada_openai":
-        return [
-            {
-                "metric": "perplexity",
-                "context_length": length,
-                "value": math.exp(1.75 * loss),
-                "stderr": math.exp(loss),
-            },
-            {"metric": "acc", "context_length": length, "value": skill * 0.45, "stderr": 0.006},
-        ]
+        words = {"metric": "perplexity", "value": math.exp(1.75 * loss), "stderr": math.exp(loss)}
+        accuracy = {"metric": "acc", "value": skill * 0.45, "stderr": 0.006}
+        return [{**row, "context_length": length} for row in (words, accuracy)]
     out: list[dict[str, object]] = []
     for at in size.lengths if task == "wikitext" and size.lengths else (length,):
         nats = loss + 0.15 * math.log2(length / at)
-        for metric, value in (
-            ("word_perplexity", math.exp(1.3 * nats)),
-            ("byte_perplexity", math.exp(nats / 4)),
-            ("bits_per_byte", nats / 2.77),
-        ):
-            out.append({"metric": metric, "context_length": at, "value": value, "stderr": None})
+        values = {
+            "word_perplexity": math.exp(1.3 * nats),
+            "byte_perplexity": math.exp(nats / 4),
+            "bits_per_byte": nats / 2.77,
+        }
+        out += [{"metric": m, "context_length": at, "value": value, "stderr": None} for m, value in values.items()]
     return out

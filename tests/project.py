@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,9 +11,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from deconattn.files import sha256_file
+from tests import forks
+
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("Snakefile", "slurm", "config", "deconattn", "profiles", "workflow", "tests/data")
+COPIED = ("Snakefile", "slurm", "config", "snakemake_logger_plugin_deconattn", "deconattn", "profiles", "workflow",
+          "tests/data/mirror")  # fmt: skip
 CONFIG = "config/test.yaml"
+
+
+def named(rule: str, folder: str, part: str = "") -> tuple[str, str]:
+    """A job without hashes: evaluations and analyses by their run."""
+    path = Path(folder)
+    name = path.parent.name if rule in ("evaluate", "analyse") else path.name
+    return rule, re.sub(r"-[0-9a-f]{8}$", "", name) + (f"#{int(part)}" if part else "")
 
 
 @dataclass
@@ -30,7 +42,7 @@ class Project:
             if source.is_symlink():
                 target.symlink_to(os.readlink(source))
             elif source.is_dir():
-                shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, target, symlinks=True)  # compiled files too: they stay valid
             else:
                 shutil.copy2(source, target)
         return cls(folder)
@@ -53,10 +65,8 @@ class Project:
 
     def snakemake(self, *options: str, config: str = CONFIG, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run snakemake to its end."""
-        return subprocess.run(
-            self.command(*options, config=config), cwd=self.folder, env=self.environment(),
-            capture_output=True, text=True, timeout=timeout,
-        )  # fmt: skip
+        arguments = ["--configfile", config, *options]
+        return forks.run("snakemake", arguments, self.folder, self.environment(), timeout)
 
     def planned(self, *options: str, config: str = CONFIG) -> dict[str, int]:
         """Jobs by rule that snakemake would run; raises when the dry run fails."""
@@ -69,6 +79,30 @@ class Project:
         return {
             name: int(count) for name, count in (line.split() for line in table.group(1).splitlines()) if name != "all"
         }
+
+    def jobs(self, config: str = CONFIG) -> list[tuple[str, str]]:
+        """(rule, folder without hashes, with its part) of each job that a launch would run, by the package's own plan."""
+        return sorted(named(rule, folder, part) for rule, folder, part in self.plan(config))
+
+    def plan(self, config: str = CONFIG) -> list[tuple[str, str, str]]:
+        """(rule, folder, part) of each job that a launch would run."""
+        done = forks.run("tests.project", [config], self.folder, self.environment(), timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return [tuple(job) for job in json.loads(done.stdout)]
+
+    def planned_jobs(self, *options: str, config: str = CONFIG) -> list[tuple[str, str]]:
+        """The same, as the real Snakemake's dry run lists it."""
+        done = self.snakemake("-n", *options, config=config)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        found = re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    output: (.*)$", said, re.MULTILINE)
+        markers = [(rule, Path(outputs.split(", ")[-1])) for rule, outputs in found]
+        return sorted(named(rule, str(marker.parent), marker.name.partition("-")[2]) for rule, marker in markers)
+
+    def records(self) -> dict[str, str]:
+        """Every record → its SHA-256: what differs afterwards was made in between."""
+        paths = [path for top in ("results", "resources") for path in (self.folder / top).rglob("record*.json")]
+        return {str(path.relative_to(self.folder)): sha256_file(path) for path in paths}
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace one passage of a file."""
@@ -84,11 +118,16 @@ class Project:
 
     def deconattn(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run a command of the package in the project's folder."""
-        return subprocess.run(
-            [sys.executable, "-m", "deconattn", *arguments], cwd=self.folder, env=self.environment(),
-            capture_output=True, text=True, timeout=timeout,
-        )  # fmt: skip
+        return forks.run("deconattn", arguments, self.folder, self.environment(), timeout)
 
     def runs(self, pattern: str = "*") -> list[Path]:
         """Run folders."""
         return sorted((self.folder / "results/runs").glob(pattern))
+
+
+if __name__ == "__main__":  # by the package of the folder in which it runs
+    from deconattn.experiment.identity import Identity
+    from deconattn.experiment.load import load_settings
+    from deconattn.experiment.plan import jobs
+
+    print(json.dumps([(job.rule, job.folder, job.part) for job in jobs(Identity(load_settings(sys.argv[1:])))]))

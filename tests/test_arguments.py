@@ -3,52 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from deconattn import cli, stages
-from deconattn.experiment.settings import ConfigError, flag
+from deconattn import cli
+from deconattn.experiment.load import ConfigError, flag
 from tests.project import ROOT
 
-RUN = {"name": "tiny", "variant": "mlp", "layout": "uniform"}
-SPEC = json.dumps({"code": "x", "seed": 0, "model": RUN, "tokens": {}})
-SIZES = dict.fromkeys(cli.SHAPE, 32)
-MEASURED = json.dumps(
-    {"model": {"name": "t", **SIZES}, "variants": ["mpl"], "batch_sizes": [1], "lengths": [8], "repeats": 1}
-)
 WRONG: dict[str, tuple[list[str], list[str]]] = {
     "exhibit": (["draw", "figur1", "{}", "a", "b"], ["'figur1'", "did you mean 'figure1'"]),
     "options": (["draw", "figure1", "notjson", "a", "b"], ["options", "'notjson'", "a JSON object"]),
-    "runs": (["aggregate", "notjson", "r"], ["runs", "'notjson'", "a JSON object"]),
-    "runs of the analysis": (["aggregate-analysis", "[]", "r"], ["runs", "'[]'", "a JSON object"]),
-    "spec": (["spec", "{}", "nope", "nope"], ["spec", "code", "missing", "text"]),
-    "model of a spec": (["spec", SPEC.replace("layout", "lay"), "nope", "nope"], ["model.layout", "missing", "text"]),
-    "manifest of a spec": (["spec", SPEC, "nope", "out"], ["nope: No such file"]),
-    "exhibits": (["provenance", "3", "r"], ["exhibits", "'3'", "a JSON list"]),
-    "names of exhibits": (["provenance", "[3]", "r"], ["exhibits", "'[3]'", "a JSON list of text"]),
-    "source": (["mirror-task", "{}", "rte", "out"], ["source", "kind", "missing", "text"]),
-    "evaluate": (["evaluate", "run", "tokenizer", '{"code": "x"}'], ["spec", "files", "missing", "a JSON object"]),
-    "memory": (["measure", MEASURED, "a", "--memory-mb", "-1"], ["--memory-mb", "'-1'", "at least 1"]),
-    "analyse": (["analyse", "run", "{}"], ["spec", "code", "missing"]),
-    "baselines": (["baselines", '{"code": "x", "files": 3}', "a", "b"], ["files", "'3'", "a JSON object"]),
-    "tokenize": (["tokenize", "{}", "0", "a", "b", "c"], ["spec", "code", "missing"]),
-    "finish-tokens": (["finish-tokens", '{"code": "x"}', "a", "b"], ["parts", "missing", "a whole number"]),
-    "train-tokenizer": (["train-tokenizer", "{}", "a", "b"], ["vocab_size", "missing", "a whole number"]),
-    "measure": (["measure", '{"model": {}}', "a"], ["model.name", "missing", "text"]),
-    "variants that are measured": (
-        [
-            "measure",
-            MEASURED,
-            "a",
-        ],
-        ["variants: 'mpl'", "did you mean 'mlp'"],
+    "misspelt option": (
+        ["draw", "figure5", '{"modles": ["nano"]}', "a", "b"],
+        ["figure5.modles", "did you mean 'models'"],
     ),
-    "costs": (["aggregate-costs", "nope", "--report", "r"], ["nope.parquet: no such file", "--partial"]),
-    "variant": (
-        ["adopt", str(ROOT / "config/test.yaml"), "--reason", "r", "--variant", "mpl"],
-        ["--variant 'mpl'", "did you mean 'mlp'", "allowed: mlp, rndembqk, standard"],
+    "option": (["draw", "figure5", "{}", "a", "b"], ["figure5.models: missing: Names from `models`"]),
+    "choice": (
+        ["draw", "figure1", '{"model": "a", "form": "radr"}', "a", "b"],
+        ["figure1.form: 'radr'", "did you mean 'radar'"],
     ),
+    "no spec": (["evaluate", "tests/nope"], ["tests/nope/spec.json: no such file; snakemake writes it when it starts"]),
+    "adopt": (["adopt", "results/runs/a", "results/runs/b"], ["results/runs/a: no result that could be adopted"]),
+    "setting": (["plan", str(ROOT / "config/test.yaml"), "--config", "training"], ["training"]),
+    "device": (["plan", str(ROOT / "config/test.yaml"), "--device", "h10"], ["--device", "'h10'", "h100"]),
+    "mfu": (["plan", str(ROOT / "config/test.yaml"), "--mfu", "40"], ["--mfu 40", "at most 1"]),
+    "hours": (["prune", "a", "--delete", "--older-than", "nan"], ["--older-than", "'nan'", "at least 0"]),
     "command": (["prun"], ["'prun'", "'prune'"]),
 }
 
@@ -67,52 +49,42 @@ def test_what_is_wrong_is_said_in_one_line(
 
 
 def test_a_folder_whose_spec_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for content in ("{}", "[]", '{"model": {"name": "tiny", "variant": "mlp", "layout": "uniform"}}'):
-        (tmp_path / "spec.json").write_text(content)
-        spec = json.dumps({"code": "x", "context_length": 32, "heldout": "h"})
-        assert cli.main(["analyse", str(tmp_path), spec]) == 2
+    for content, told in (
+        (b"\xff", "not text in UTF-8"), (b"{}", "of stage None; this command does analyse"), (b"[]", "not a spec (JSON object)"),
+        (b'{"stage": "analyse"}', "not that of the folder's name: edited or moved"),
+    ):  # fmt: skip
+        (tmp_path / "spec.json").write_bytes(content)
+        assert cli.main(["analyse", str(tmp_path)]) == 2
         said = capsys.readouterr().err
-        assert said.startswith(f"{tmp_path / 'spec.json'}: not the spec of a run: ") and len(said.splitlines()) == 1
+        assert said.startswith(f"{tmp_path / 'spec.json'}: ") and told in said and len(said.splitlines()) == 1
+
+
+def command(monkeypatch: pytest.MonkeyPatch, does: Callable[[], object]) -> None:
+    """Have the command line know one command, `broken`."""
+
+    def broken(options: object) -> None:
+        does()
+
+    monkeypatch.setattr(cli, "COMMANDS", [(broken, [])])
 
 
 def test_an_error_that_names_no_file_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(options: object) -> None:
-        raise OSError("of this program")
-
-    monkeypatch.setattr(stages, "check", broken)
-    with pytest.raises(OSError, match="of this program"):
-        cli.main(["check", "config/test.yaml"])
-    monkeypatch.setattr(stages, "check", lambda options: open("/nope/file"))
-    assert cli.main(["check", "config/test.yaml"]) == 2
+    command(monkeypatch, lambda: os.close(-1))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cli.main(["broken"])
+    command(monkeypatch, lambda: json.loads("{"))
+    with pytest.raises(json.JSONDecodeError):
+        cli.main(["broken"])
+    command(monkeypatch, lambda: open("/nope/file"))
+    assert cli.main(["broken"]) == 2
     monkeypatch.setenv("DECONATTN_TRACEBACK", "1")
     with pytest.raises(FileNotFoundError):
-        cli.main(["check", "config/test.yaml"])
-
-
-def test_a_file_that_is_no_text_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "spec.json").write_bytes(b"\xff")
-    spec = json.dumps({"code": "x", "context_length": 32, "heldout": "h"})
-    assert cli.main(["analyse", str(tmp_path), spec]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"{tmp_path / 'spec.json'}: not text in UTF-8") and len(said.splitlines()) == 1
-
-    def broken(options: object) -> None:
-        json.loads("{")  # of no file
-
-    monkeypatch.setattr(stages, "check", broken)
-    with pytest.raises(json.JSONDecodeError):
-        cli.main(["check", "config/test.yaml"])
+        cli.main(["broken"])
 
 
 def test_a_flag_is_true_or_false() -> None:
-    assert (
-        flag("partial", True)
-        and flag("partial", "true")
-        and not flag("partial", False)
-        and not flag("partial", "False")
-    )
-    for wrong in ("maybe", "", 1, None, [True]):
+    assert all(flag("partial", value) for value in (True, "true", 1))
+    assert not any(flag("partial", value) for value in (False, "False", "0"))
+    for wrong in ("maybe", "", 2, None, [True]):
         with pytest.raises(ConfigError, match="command line: partial: .* must be true or false"):
             flag("partial", wrong)

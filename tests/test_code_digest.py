@@ -1,133 +1,207 @@
-"""The code digest: what changes results changes it, what does not leaves it alone. Edits are made to a copy of the package."""
+"""The code digest: what can change a result changes it, what cannot leaves it alone.
+
+The rules are tried on a small package; tests/test_code_edits.py edits this one. That nothing runs which is not in the digest
+is tried in tests/test_code_digest_complete.py.
+"""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from deconattn.errors import UserError
-from deconattn.experiment import code
-from tests.conftest import ROOT
+from deconattn.experiment.code import Code
 
-DIGEST = """
-import sys; sys.path.insert(0, {root!r})
-from deconattn.experiment.code import code_digest
-print(code_digest(*{modules!r}))
-"""
+BASE = {
+    "__init__": "",
+    "errors": "class UserError(Exception): ...\n",
+    "entry": """
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+import math
+from p import other, plugins, tools, twisted
+from p.errors import UserError
+from p.kinds import KINDS
+from p.lazy import thing
+from p.shared import RATE, Shape, helper as short
+try:
+    from p.far import helper as tweak
+except ImportError:
+    tweak = None
 
+def run(n: int) -> float:
+    \"""Do it.\"""
+    from p.late import finish
+    if n < 0:
+        raise UserError(f'{n} is too small')
+    if n > 9:
+        raise ValueError('too large', n)
+    rate: float = short(n) * RATE
+    assert rate, 'no rate'
+    tweak(KINDS['a']() + getattr(plugins, 'idle')() + thing)
+    twisted.twist(1) - other.twist(1)
+    return finish(tools.scale(math.sqrt(rate)), Shape(n))
 
-def digest(root: Path, *modules: str) -> str:
-    script = DIGEST.format(root=str(root), modules=modules)
-    return subprocess.run(
-        [sys.executable, "-I", "-c", script], check=True, capture_output=True, text=True
-    ).stdout.strip()
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "deconattn", tmp_path / "deconattn", ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path
-
-
-TRAIN_APPROXIMATE = ("deconattn.training.run", "deconattn.mixers.approximate")
-
-
-@pytest.mark.parametrize("content", [b"x = 1\ny = (\n", b"x = 1\ny = '\x00'\n", b"x = 1\ny = '\xff'\n"])
-@pytest.mark.parametrize("asked", ["class_constant", "parts_of", "code_digest"])
-def test_a_file_that_is_no_python_is_named(
-    content: bytes, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "deconattn/mixers/mine.py"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
-    monkeypatch.setattr(code, "PACKAGE", tmp_path / "deconattn")
-    arguments = ("side_stream",) if asked == "class_constant" else ()
-    with code.as_known({"digests": {}, "constants": {}}), pytest.raises(UserError) as refused:
-        getattr(code, asked)("deconattn.mixers.mine", *arguments)
-    assert str(refused.value).startswith(f"{path}:2: not valid Python (")
-    assert len(str(refused.value).splitlines()) == 1
-
-
-def edit(root: Path, file: str, old: str, new: str) -> None:
-    path = root / "deconattn" / file
-    text = path.read_text()
-    assert old in text, f"{file} no longer contains {old!r}"
-    path.write_text(text.replace(old, new, 1))
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [
-        ("mixers/_taylor.py", "return 1 + s * (1 + 0.5 * s)", "return 1 + s * (1 + 0.5 * s)  # Horner\n\n"),
-        ("mixers/_taylor.py", '"""w = 1 + s + s²/2."""', '"""Another docstring."""'),
-        ("mixers/_taylor.py", "return 1 + s * (1 + 0.5 * s)", "return (\n        1 + s * (1 + 0.5 * s)\n    )"),
-        ("mixers/mlp.py", "return 3 * config", "return 1 + 3 * config"),
-        ("report/published.py", "import", "import os\nimport"),
-        ("huggingface.py", "use_cache", "use_the_cache"),
-        ("__init__.py", '"0.1.0"', '"0.1.1"'),
-        ("training/progress.py", "tokens/s", "tokens a second"),
-    ],
-)
-def test_an_edit_that_cannot_change_the_run_leaves_its_digest(copy: Path, file: str, old: str, new: str) -> None:
-    before = digest(copy, *TRAIN_APPROXIMATE)
-    edit(copy, file, old, new)
-    assert digest(copy, *TRAIN_APPROXIMATE) == before
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [
-        ("mixers/_taylor.py", "0.5 * s", "0.25 * s"),
-        ("mixers/_contract.py", "** 0.5", "** 0.25"),
-        ("model.py", "self.norm(x", "(x"),
-        ("training/schedule.py", "(step + 1)", "step"),
-        ("training/loop.py", "self.optimizer.step()", "pass"),
-        ("data/order.py", "def batch", "def other(): ...\n\n\ndef batch"),
-    ],
-)
-def test_an_edit_that_can_change_the_run_changes_its_digest(copy: Path, file: str, old: str, new: str) -> None:
-    before = digest(copy, *TRAIN_APPROXIMATE)
-    edit(copy, file, old, new)
-    assert digest(copy, *TRAIN_APPROXIMATE) != before
+def unused():
+    return short(1)
+""",
+    "shared": """
+from dataclasses import dataclass
+from functools import cache
+RATE = 2
+OTHER = 3
+@cache
+def helper(n):
+    return even(n)
+def even(n):
+    return n == 0 or odd(n - 1)
+def odd(n):
+    return n != 0 and even(n - 1)
+class Base:
+    limit = 3
+@dataclass
+class Shape(Base):
+    width: int
+    height: int = 1
+    def area(self) -> int:
+        return self.width * self.height
+""",
+    "tools": "def scale(x):\n    return [tweak(each) for each in [x]]\ndef tweak(x, by=1):\n    return x * by\ndef idle(): ...\n",
+    "late": "def finish(xs, shape):\n    return sum(xs) + shape.area()\ndef later(): ...\nlater()\n",
+    "far": "def helper(n):\n    return n\n",
+    "kinds": "KINDS = {}\ndef kind(f):\n    KINDS[f.__name__] = f\n    return f\n@kind\ndef a():\n    return 1\n",
+    "plugins": "def idle(): ...\n",
+    "lazy": "def __getattr__(name):\n    from p import values\n    return getattr(values, name)\n",
+    "values": "thing = 1\n",
+    "twisted": "def twist(x):\n    return more(x)\ndef more(x):\n    return x + 1\n",
+    "other": "def twist(x):\n    return more(x)\ndef more(x):\n    return x * 2\n",
+}  # fmt: skip
 
 
-def test_a_new_variant_leaves_the_others(copy: Path) -> None:
-    before = digest(copy, *TRAIN_APPROXIMATE)
-    (copy / "deconattn/mixers/mine.py").write_text("import deconattn.mixers.standard\n")
-    assert digest(copy, *TRAIN_APPROXIMATE) == before
-    assert digest(copy, "deconattn.training.run", "deconattn.mixers.mine") != before
+Edits = tuple[tuple[str, str, str], ...]
+"""(file, old, new); a file that is not there is written."""
 
 
-def test_every_variant_has_its_own_digest() -> None:
-    from deconattn import mixers
-
-    digests = {name: digest(ROOT, "deconattn.training.run", f"deconattn.mixers.{name}") for name in mixers.names()}
-    assert len(set(digests.values())) == len(digests)
-
-
-CONSTANT = """
-import sys; sys.path.insert(0, {root!r})
-from deconattn.experiment.code import class_constant
-print(class_constant("deconattn.mixers.mine", "side_stream"))
-"""
-INHERITED = {
-    "from deconattn.mixers.fixedseqqk import FixedSeqQK\n\n\nclass Mine(FixedSeqQK):\n    pass\n": "text",
-    "from deconattn.mixers import fixedseqqk as f\n\n\nclass Mine(f.FixedSeqQK):\n    unused = 1\n": "text",
-    "import deconattn.mixers.rndembqk\n\n\nclass Mine(deconattn.mixers.rndembqk.RndEmbQK):\n    pass\n": "random",
-    "from deconattn.mixers.fixedseqqk import FixedSeqQK as F\n\n\nclass A(F): ...\n\n\nclass Mine(A): ...\n": "text",
-    "from deconattn.mixers.fixedseqqk import FixedSeqQK\n\n\nclass Mine(FixedSeqQK):\n    side_stream = 'random'\n": "random",
-    "from deconattn.mixers.standard import Standard\n\n\nclass Mine(Standard):\n    pass\n": "None",
-    "class Mine(Mine):\n    pass\n": "None",
-}
+def package(folder: Path, files: dict[str, str]) -> Code:
+    root = folder / "p"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    for name, text in {"__init__": "", **files}.items():
+        (root / f"{name}.py").write_text(text)
+    return Code(root)
 
 
-@pytest.mark.parametrize("text", INHERITED)
-def test_a_side_stream_that_is_inherited_is_found(copy: Path, text: str) -> None:
-    (copy / "deconattn/mixers/mine.py").write_text(text)
-    code = CONSTANT.format(root=str(copy))
-    done = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == INHERITED[text]
+def digest(folder: Path, files: dict[str, str], root: str = "p.entry.run") -> str:
+    return package(folder, files).digest([root])
+
+
+def edited(files: dict[str, str], *edits: tuple[str, str, str]) -> dict[str, str]:
+    for file, old, new in edits:
+        assert old in files.get(file, ""), old
+        files = {**files, file: files.get(file, "").replace(old, new, 1)}
+    return files
+
+
+HELPER = "def even(n):\n    return n == 0 or odd(n - 1)\ndef odd(n):\n    return n != 0 and even(n - 1)\n"
+SAME: dict[str, Edits] = {
+    "a docstring": (("entry", "Do it.", "Do it well."),),
+    "a comment and white space": (("entry", "    assert", "\n    # why\n    assert"),),
+    "an annotation of a signature": (("entry", "n: int) -> float", "n: 'Anything')"),),
+    "the text of a UserError": (("entry", "f'{n} is too small'", "f'{n} < {OTHER}'"),),
+    "the text of a builtin error": (("entry", "'too large'", "f'too {n} large' + 's'"),),
+    "the text of an assertion": (("entry", ", 'no rate'", ", 'none'"),),
+    "an annotation of a local": (("entry", "rate: float =", "rate ="),),
+    "an unused function": (("entry", "return short(1)", "return 7"),),
+    "a new function": (("shared", "RATE = 2", "RATE = 2\ndef new(): ..."),),
+    "an unused function of a module that is used": (("tools", "def idle(): ...", "def idle(x): ..."),),
+    "another name of an import": (("entry", "helper as short", "helper"), ("entry", "short(n)", "helper(n)")),
+    "another way to import": (
+        ("entry", "plugins, tools, twisted\n", "plugins, twisted\nimport p.tools as t\n"),
+        ("entry", "tools.scale", "t.scale"),
+    ),
+    "imported where it is used": (
+        ("entry", "from p.late import finish\n", "import p.late\n"),
+        ("entry", "finish(tools", "p.late.finish(tools"),
+    ),
+    "handed on by another module": (
+        ("entry", "from p.shared import RATE,", "from p.hands import RATE\nfrom p.shared import"),
+        ("hands", "", "from p.shared import RATE\n"),
+    ),
+    "definitions that were moved": (
+        ("shared", HELPER, "from p.elsewhere import even\n"),
+        ("elsewhere", "", HELPER),
+    ),
+    "what is only for type checkers": (("entry", "try:", "if TYPE_CHECKING:\n    from p.far import helper\ntry:"),),
+    "a module's own start": (("tools", "def idle", "if __name__ == '__main__':\n    idle()\ndef idle"),),
+}  # fmt: skip
+"""What leaves the digest of `p.entry.run` alone."""
+
+DIFFERENT: dict[str, Edits] = {
+    "an expression": (("shared", "return even(n)", "return odd(n)"),),
+    "a constant": (("shared", "RATE = 2", "RATE = 2.0"),),
+    "a constant that is changed below": (("shared", "RATE = 2\n", "RATE = 2\nRATE += 1\n"),),
+    "the condition of an error": (("entry", "n < 0", "n <= 0"),),
+    "what else an error carries": (("entry", "'too large', n", "'too large', n + 1"),),
+    "what an assertion holds": (("entry", "assert rate,", "assert rate is not None,"),),
+    "a default": (("tools", "by=1", "by=2"),),
+    "a decorator": (("shared", "@cache\n", ""),),
+    "a base": (("shared", "limit = 3", "limit = 4"),),
+    "a field's annotation": (("shared", "width: int", "width: float"),),
+    "the order of fields": (("shared", "    width: int\n    height: int = 1\n", "    height: int = 1\n    width: int\n"),),
+    "a method": (("shared", "self.width * self.height", "self.width + self.height"),),
+    "what is imported in a function": (("late", "sum(xs)", "max(xs)"),),
+    "a library in the place of another": (("entry", "import math\n", "import cmath as math\n"),),
+    "a helper in the place of another of its name": (
+        ("entry", "import RATE, Shape, helper as short", "import RATE, Shape\nfrom p.far import helper as short"),
+    ),
+    "work at import": (("shared", "RATE = 2", "cache(len)\nRATE = 2"),),
+    "what is imported if it can be": (("far", "return n", "return -n"),),
+    "work at import of the package": (("__init__", "", "import os\nos.environ['X'] = '1'\n"),),
+    "work at import that names a function": (("late", "def later(): ...", "def later(): return 1"),),
+    "what is registered": (("kinds", "return 1", "return 2"),),
+    "a function of a module that is used as a value": (("plugins", "def idle(): ...", "def idle(): return 1"),),
+    "names that are handed out when they are asked for": (("values", "= 1", "= 2"),),
+    "two helpers of one name that change places": (
+        ("entry", "twisted.twist(1) - other.twist(1)", "other.twist(1) - twisted.twist(1)"),
+    ),
+}  # fmt: skip
+"""What changes it."""
+
+
+@pytest.mark.parametrize("name", [*SAME, *DIFFERENT])
+def test_what_can_change_a_result_changes_the_digest_and_nothing_else(tmp_path: Path, name: str) -> None:
+    changed = edited(BASE, *SAME.get(name, ()), *DIFFERENT.get(name, ()))
+    assert changed != BASE
+    assert (digest(tmp_path, changed) == digest(tmp_path, BASE)) == (name in SAME)
+
+
+def test_a_local_name_counts_as_what_it_hides(tmp_path: Path) -> None:
+    """Rather too much than too little: the reading of scopes is left to Python."""
+    for body in ("[scale for scale in [1]]; return scale(1)", "global scale; scale = scale or 2; return scale(1)"):
+        files = {"entry": f"def scale(x):\n    return x\ndef run():\n    {body}\n"}
+        assert digest(tmp_path, edited(files, ("entry", "return x\n", "return -x\n"))) != digest(tmp_path, files)
+
+
+def test_definitions_tell_where_code_differs(tmp_path: Path) -> None:
+    def found(*edits: tuple[str, str, str]) -> dict[str, str]:
+        return package(tmp_path, edited(BASE, *edits)).definitions(["p.entry.run"])
+
+    before = found()
+    assert "p.entry.unused" not in before and "p.late.finish" in before
+    for edit, names in (
+        (("shared", "self.width * self.height", "self.width + self.height"), {"p.shared.Shape.area"}),
+        (("shared", "height: int = 1", "height: int = 2"), {"p.shared.Shape"}),
+        (("entry", "import math\n", "import cmath as math\n"), {"p.entry.run", "p.entry.(imports)"}),
+    ):
+        after = found(edit)
+        assert {name for name in before if before[name] != after[name]} == names and before.keys() == after.keys()
+
+
+def test_what_cannot_be_followed_is_refused(tmp_path: Path) -> None:
+    for text in ("from p.shared import *\n", "from . import shared\n"):
+        with pytest.raises(UserError, match=r"entry.py:1: a relative or starred import"):
+            digest(tmp_path, {**BASE, "entry": text + "def run(): ...\n"})
+    with pytest.raises(ModuleNotFoundError, match=r"p\.entry\.walk"):
+        digest(tmp_path, BASE, "p.entry.walk")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from deconattn.errors import UserError
+from deconattn.exhibits import EXHIBITS
 from deconattn.experiment import grid
 from deconattn.experiment.grid import Run
 from deconattn.experiment.identity import Identity
-from deconattn.experiment.settings import load_settings
+from deconattn.experiment.load import load_settings
+from deconattn.layouts import standard_layers
 from tests.conftest import ROOT
 
 SIX = {"mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk"}
@@ -16,8 +17,11 @@ NINE = {"even", "odd", "top", "middle", "bottom", "quarter", "first", "last", "b
 
 
 @pytest.fixture
-def load(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def load(tmp_path, monkeypatch):
+    """Loads a committed config with overrides; what identities leave behind lies outside of the checkout."""
+    for name in ("config", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
     return lambda name, **overrides: load_settings([f"config/{name}.yaml"], overrides)
 
 
@@ -32,21 +36,6 @@ def test_the_paper_is_65_runs(load):
         expected |= {Run("500m", variant, layout, 0) for layout in NINE}
         expected |= {Run(model, variant, layout, 0) for model in ("500m-gqa", "1.7b") for layout in ("uniform", "even")}
     assert set(runs) == expected
-
-
-def test_the_demo_is_13_runs(load):
-    runs = grid.runs(load("demo"))
-    assert runs[0] == Run("nano", "standard", "uniform", 0)
-    assert {(run.variant, run.layout) for run in runs[1:]} == {(v, lay) for v in SIX for lay in ("uniform", "even")}
-    assert len(runs) == 13
-
-
-def test_the_test_config_is_tiny(load):
-    assert [(r.variant, r.layout) for r in grid.runs(load("test"))] == [
-        ("standard", "uniform"),
-        ("mlp", "uniform"),
-        ("rndembqk", "even"),
-    ]
 
 
 def test_runs_keep_the_order_of_the_grid_and_come_once(load):
@@ -74,22 +63,11 @@ def test_models_are_the_papers(load):
     }
     assert heads == {"70m": 8, "160m": 12, "500m": 14, "500m-gqa": 2, "1.7b": 16}
     assert grid.model_fields(settings, Run("1.7b", "rndembqk", "even", 0)) == {
-        "hidden_size": 2048,
-        "intermediate_size": 6144,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 16,
-        "max_position_embeddings": 2048,
-        "rope_theta": 1e6,
-        "rms_norm_eps": 1e-6,
-        "tie_word_embeddings": False,
-        "initializer_range": 0.02,
-        "qk_norm": True,
-        "attention_bias": False,
-        "pad_vocabulary_to": 128,
-        "variant": "rndembqk",
-        "layout": "even",
-    }
+        "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
+        "num_key_value_heads": 16, "max_position_embeddings": 2048, "rope_theta": 1e6, "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False, "initializer_range": 0.02, "qk_norm": True, "attention_bias": False,
+        "pad_vocabulary_to": 128, "variant": "rndembqk", "layout": "even",
+    }  # fmt: skip
     assert grid.model_fields(settings, Run("70m", "mlp", "even", 0))["attention_bias"] is True
 
 
@@ -102,39 +80,29 @@ def test_a_bias_is_where_there_is_no_norm(load):
 
 def test_training_is_the_papers(load):
     settings = load("paper")
-    small, large = grid.training_of(settings, "500m"), grid.training_of(settings, "1.7b")
+    small, large = settings.trainings["500m"], settings.trainings["1.7b"]
     assert small.model_dump() == {
-        "steps": 28_610,
-        "tokens": None,
-        "sequences_per_step": 256,
-        "peak_learning_rate": 4e-4,
-        "warmup_steps": 2000,
-        "betas": [0.9, 0.9999],
-        "eps": 1e-8,
-        "weight_decay": 0.1,
-        "gradient_clip": 1.0,
-        "precision": "bf16",
-        "heldout_every": 1000,
-        "heldout_documents": 500,
-        "on_divergence": "record",
-    }
+        "steps": 28_610, "tokens": None, "sequences_per_step": 256, "peak_learning_rate": 4e-4, "warmup_steps": 2000,
+        "betas": [0.9, 0.9999], "eps": 1e-8, "weight_decay": 0.1, "gradient_clip": 1.0, "precision": "bf16",
+        "heldout_every": 1000, "heldout_documents": 500, "on_divergence": "record",
+    }  # fmt: skip
     assert (large.steps, large.peak_learning_rate) == (85_831, 3e-4)
     assert large.model_copy(update={"steps": 28_610, "peak_learning_rate": 4e-4}) == small
 
 
 def test_the_corpus_is_long_enough_for_the_longest_training(load):
     settings = load("paper")
-    longest = max(grid.training_of(settings, model).steps or 0 for model in settings.models) * 256 * 2048
+    longest = max(training.steps or 0 for training in settings.trainings.values()) * 256 * 2048
     assert settings.tokens.budget is not None
     assert settings.tokens.budget * (1 - settings.tokens.heldout_fraction) > longest
 
 
 def test_a_models_own_length_replaces_the_general_one_in_either_unit(load):
     own = {"tiny": {"training": {"tokens": 3_000, "betas": [0.8, 0.9]}}}
-    training = grid.training_of(load("test", models=own), "tiny")
+    training = load("test", models=own).trainings["tiny"]
     assert (training.steps, training.betas, training.warmup_steps) == (23, [0.8, 0.9], 2)  # 3000 / (4 × 32) = 23.4
     own = {"tiny": {"training": {"steps": None, "eps": 1e-6}}}
-    assert grid.training_of(load("test", models=own), "tiny").steps == 12
+    assert load("test", models=own).trainings["tiny"].steps == 12
 
 
 def test_resources_of_a_model_are_its_own_over_the_general_ones(load):
@@ -148,60 +116,102 @@ def test_resources_of_a_model_are_its_own_over_the_general_ones(load):
     assert grid.resources_of(settings, "70m").micro_batch_size is None
 
 
-@pytest.mark.parametrize(
-    ("exhibit", "models", "count"),
-    [
-        ("table1", {"500m"}, 13),
-        ("table2", {"1.7b"}, 5),
-        ("table3", {"500m-gqa"}, 5),
-        ("table4", {"500m"}, 13),
-        ("figure1", {"500m"}, 11),
-        ("figure2", {"500m"}, 4),
-        ("figure3", {"500m"}, 19),
-        ("figure4", {"70m", "160m", "500m"}, 39),
-        ("figure5", {"70m", "160m", "500m"}, 39),
-        ("figure6", {"500m"}, 4),
-        ("figure7", {"500m"}, 11),
-        ("figure8", {"500m"}, 11),
-    ],
-)
-def test_runs_of_each_exhibit_of_the_paper(load, exhibit, models, count):
+SIZES = {"70m", "160m", "500m"}
+SHOWN = {
+    "table_findings": (SIZES | {"1.7b", "500m-gqa"}, 49),
+    "table1": ({"500m"}, 13), "table2": ({"1.7b"}, 5), "table3": ({"500m-gqa"}, 5), "table4": ({"500m"}, 13),
+    "figure1": ({"500m"}, 11), "figure2": ({"500m"}, 2), "figure3": ({"500m"}, 19), "figure4": (SIZES, 39),
+    "figure5": (SIZES, 39), "figure6": ({"500m"}, 2), "figure7": ({"500m"}, 5), "figure8": ({"500m"}, 7),
+}  # fmt: skip
+"""Models and number of runs of each exhibit of the paper that shows runs."""
+
+
+def test_the_exhibits_of_the_paper_need_their_runs_and_all_runs(load):
     settings = load("paper")
-    runs = grid.runs_of_exhibit(settings, exhibit)
-    assert len(runs) == len(set(runs)) == count
-    assert {run.model for run in runs} == models
-    assert [run for run in grid.runs(settings) if run in runs] == runs
+    runs, needed = grid.runs(settings), set()
+    for exhibit, (models, count) in SHOWN.items():
+        shown = grid.runs_of_exhibit(settings, exhibit)
+        assert (len(shown), {run.model for run in shown}) == (count, models), exhibit
+        assert [run for run in runs if run in shown] == shown
+        needed.update(shown)
+    assert needed == set(runs)
 
 
-def test_the_exhibits_of_the_paper_need_every_run_and_no_other(load):
-    settings = load("paper")
-    needed = {run for exhibit in settings.exhibits for run in grid.runs_of_exhibit(settings, exhibit)}
-    assert needed == set(grid.runs(settings))
-    assert len(settings.exhibits) == 17
-
-
-def test_exhibits_of_costs_need_no_run(load):
-    assert set(grid.COSTED) <= set(load("paper").exhibits)
-    assert not any(grid.runs_of_exhibit(load("paper"), exhibit) for exhibit in grid.COSTED)
-
-
-def test_figure_3_shows_nine_layouts_of_its_variants_and_standard(load):
-    runs = grid.runs_of_exhibit(load("paper", exhibits={"figure3": {"variants": ["rndembqk"]}}), "figure3")
-    assert {(run.variant, run.layout) for run in runs} == {
-        ("standard", "uniform"),
-        *(("rndembqk", lay) for lay in NINE),
+def test_a_figure_of_one_variant_asks_for_no_analysis_of_another(load):
+    drawn = {name: None for name in EXHIBITS} | {"figure2": {"model": "500m"}}
+    analysed = Identity(load("paper", exhibits=drawn)).analyses
+    assert {(run.model, run.variant, run.layout) for run in analysed} == {
+        ("500m", "rndembqk", "uniform"),
+        ("500m", "rndembqk", "even"),
     }
 
 
-def test_an_exhibit_that_is_not_asked_for_is_an_error(load):
-    with pytest.raises(UserError, match=r"^'table2' is not an exhibit of these settings; did you mean 'table8'\?"):
-        grid.runs_of_exhibit(load("demo"), "table2")
+# ---- sweeps, overrides, layouts of one's own ----------------------------------------------------------------------------------
+def block(**more: object) -> list[dict[str, object]]:
+    return [{"models": ["tiny"], "variants": ["standard", "mlp"], "layouts": ["even", "uniform"], **more}]
 
 
-def test_values_that_change_places_are_other_runs(load):
-    """A learning rate of 2 behind 4 steps of warm-up is not one of 4 behind 2, whatever keeps values without names."""
-    found = [
-        set(Identity(load("test", training={"peak_learning_rate": rate, "warmup_steps": steps})).specs)
-        for rate, steps in ((2, 4), (4, 2), (2, 4))
+def names(settings) -> list[str]:
+    return [run.name for run in grid.runs(settings)]
+
+
+def test_a_list_is_an_axis_and_a_value_the_model_has_is_the_plain_run(load):
+    settings = load("test", grid=block(training={"peak_learning_rate": [1e-3, 4e-3]}, seeds=[0, 1]))
+    assert names(settings) == [
+        "tiny-standard-uniform-s0-lr0.001", "tiny-standard-uniform-s1-lr0.001",
+        "tiny-standard-uniform-s0", "tiny-standard-uniform-s1",
+        "tiny-mlp-even-s0-lr0.001", "tiny-mlp-even-s1-lr0.001", "tiny-mlp-even-s0", "tiny-mlp-even-s1",
+        "tiny-mlp-uniform-s0-lr0.001", "tiny-mlp-uniform-s1-lr0.001", "tiny-mlp-uniform-s0", "tiny-mlp-uniform-s1",
+    ]  # fmt: skip
+    plain = load("test", grid=block(seeds=[0, 1]))
+    assert Identity(plain).trainings.items() <= Identity(settings).trainings.items()
+    assert grid.training_of(settings, grid.runs(settings)[0]).peak_learning_rate == 1e-3
+
+
+def test_lists_give_every_combination_and_betas_are_a_list_themselves(load):
+    axes = {"betas": [[0.9, 0.95], [0.9, 0.99]], "weight_decay": [0.0, 0.1], "precision": "bf16"}
+    settings = load("test", grid=block(training=axes, variants=["mlp"], layouts=["uniform"]))
+    assert names(settings) == [
+        "tiny-mlp-uniform-s0-betas0.9_0.95-wd0-precisionbf16", "tiny-mlp-uniform-s0-betas0.9_0.95-precisionbf16",
+        "tiny-mlp-uniform-s0-betas0.9_0.99-wd0-precisionbf16", "tiny-mlp-uniform-s0-betas0.9_0.99-precisionbf16",
+    ]  # fmt: skip
+    assert grid.training_of(settings, grid.runs(settings)[0]).betas == [0.9, 0.95]
+    settings = load("test", grid=block(training={"betas": [0.9, 0.95]}, variants=["mlp"], layouts=["uniform"]))
+    assert names(settings) == ["tiny-mlp-uniform-s0-betas0.9_0.95"]
+
+
+def test_an_override_takes_the_place_of_the_blocks_own_for_one_variant(load):
+    settings = load(
+        "test",
+        grid=block(
+            training={"peak_learning_rate": [1e-3, 2e-3], "eps": 1e-6},
+            overrides={"mlp": {"training": {"peak_learning_rate": 5e-4, "tokens": 3_000}}},
+            layouts=["uniform"],
+        ),
+    )
+    assert names(settings) == [
+        "tiny-standard-uniform-s0-lr0.001-eps1e-06",
+        "tiny-standard-uniform-s0-lr0.002-eps1e-06",
+        "tiny-mlp-uniform-s0-steps23-lr0.0005-eps1e-06",  # 3000 / (4 × 32) = 23.4
     ]
-    assert found[0] == found[2] and not found[0] & found[1]
+    mlp = grid.training_of(settings, grid.runs(settings)[-1])
+    assert (mlp.steps, mlp.tokens, mlp.eps, mlp.warmup_steps) == (23, None, 1e-6, 2)
+
+
+def test_a_swept_training_is_the_one_that_a_config_with_this_value_has(load):
+    """What is hashed is the resolved training: the same values, said in another place, are the same result."""
+    swept = load("test", grid=block(training={"peak_learning_rate": 1e-3}))
+    plain = load("test", grid=block(), training={"peak_learning_rate": 1e-3})
+    of_swept, of_plain = (Identity(settings).trainings for settings in (swept, plain))
+    for one, other in zip(of_swept.values(), of_plain.values(), strict=True):
+        assert one.folder.name[-8:] == other.folder.name[-8:] and one.folder != other.folder
+
+
+def test_a_layout_of_ones_own_is_its_layers(load):
+    settings = load("test", layouts={"mine": [4, 1]}, grid=block(layouts=["mine"], variants=["mlp"]))
+    [run] = grid.runs(settings)
+    assert run.name == "tiny-mlp-mine-s0"
+    layout = grid.model_fields(settings, run)["layout"]
+    assert layout == "mine:1,4" and standard_layers(layout, 4) == (1, 4)
+    other = load("test", layouts={"mine": [1, 3]}, grid=block(layouts=["mine"], variants=["mlp"]))
+    assert Identity(settings).trainings[run].folder != Identity(other).trainings[run].folder

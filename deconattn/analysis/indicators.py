@@ -1,4 +1,4 @@
-"""Indicators of an attention map A, (…, heads, L, L): rows sum to 1, A_ij = 0 for j > i (SPEC §7). Raw values.
+"""Indicators of an attention map A, (…, heads, L, L): rows sum to 1, A_ij = 0 for j > i (method.md). Raw values.
 
 Readings: the standard deviation over heads is that of the heads as they are (divided by their number, not by one
 less), so that a model of one head has a diversity of 0; 0·log 0 is 0.
@@ -9,10 +9,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deconattn.errors import UserError
+
 LOCAL_FOCUS = (0, 1, 2, 3)
 PER_HEAD = ("entropy", "concentration", "sink", *(f"local_focus_{n}" for n in LOCAL_FOCUS))
 PER_LAYER = ("head_diversity",)
-MINIMUM_LENGTH = max(LOCAL_FOCUS) + 1
+
+
+def indicators(attention: Tensor) -> dict[str, Tensor]:
+    """All of `PER_HEAD`, (…, heads), and of `PER_LAYER`, (…)."""
+    return {
+        "entropy": entropy(attention),
+        "concentration": concentration(attention),
+        "sink": sink(attention),
+        **{f"local_focus_{n}": local_focus(attention, n) for n in LOCAL_FOCUS},
+        "head_diversity": head_diversity(attention),
+    }
 
 
 def entropy(attention: Tensor) -> Tensor:
@@ -42,21 +54,9 @@ def local_focus(attention: Tensor, n: int) -> Tensor:
     """A_i,i−n, mean over the queries i > n that have such a key: (…, heads).
 
     Raises:
-        ValueError: no query has a key n positions back.
+        UserError: no query has a key n positions back.
     """
-    if not 0 <= n < attention.shape[-1]:
-        raise ValueError(
-            f"local focus {n}: a map of {attention.shape[-1]} positions has none; allowed: 0 to length − 1"
-        )
+    length = attention.shape[-1]
+    if n >= length:
+        raise UserError(f"local focus {n}: a map of {length} positions has none; must be at most {length - 1}")
     return attention.diagonal(-n, -2, -1).mean(-1)
-
-
-def indicators(attention: Tensor) -> dict[str, Tensor]:
-    """All of `PER_HEAD`, (…, heads), and of `PER_LAYER`, (…), of maps of `MINIMUM_LENGTH` positions or more."""
-    return {
-        "entropy": entropy(attention),
-        "concentration": concentration(attention),
-        "sink": sink(attention),
-        **{f"local_focus_{n}": local_focus(attention, n) for n in LOCAL_FOCUS},
-        "head_diversity": head_diversity(attention),
-    }

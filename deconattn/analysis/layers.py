@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -11,11 +10,14 @@ from torch import Tensor
 
 from deconattn.analysis.histogram import ScoreHistogram
 from deconattn.analysis.indicators import PER_LAYER, indicators
-from deconattn.analysis.load import NotFinite
-from deconattn.model import Block, Decoder
+from deconattn.decoder import Block, Decoder
 
 HELD_AT_ONCE = 2**26
 """Elements of attention maps that are held at once, 256 MiB in float32 (one sequence's at least)."""
+
+
+class NotFinite(Exception):
+    """Weights, maps or scores of a model that are not finite: there is nothing to analyse."""
 
 
 class LayerAnalysis:
@@ -29,7 +31,7 @@ class LayerAnalysis:
         self.scores: ScoreHistogram | None = None
 
     def add(self, block: Block, source: Tensor, batch: int) -> None:
-        """Take in the maps and scores made from `source` (B or 1, L, d) for a batch of `batch` sequences.
+        """Add the maps and scores made from `source` (B or 1, L, d) for a batch of `batch` sequences.
 
         Raises:
             NotFinite: a map or a score is not a finite number.
@@ -40,43 +42,42 @@ class LayerAnalysis:
         source = source[-batch:]
         attention = block.self_attn.attention_map(source)
         if attention is not None:
-            self._check(attention, "the attention map")
+            check_finite(attention, f"the attention map of layer {self.number}")
             self.sequences += len(attention)
             for name, values in indicators(attention).items():
-                total = values.double().sum(0).cpu()
-                self.sums[name] = self.sums[name] + total if name in self.sums else total
+                self.sums[name] = self.sums.get(name, 0) + values.double().sum(0).cpu()
         del attention  # before the scores, which are as large
         scores = block.self_attn.raw_scores(source)
         if scores is not None:
-            self._check(scores, "a score")
+            check_finite(scores, f"a score of layer {self.number}")
             self.scores = self.scores or ScoreHistogram()
             self.scores.add(scores)
 
     def attention_rows(self) -> list[dict[str, Any]]:
-        """A row a head and indicator; `head` is null where the indicator is the layer's."""
-        rows = []
-        for name, total in self.sums.items():
-            means = (total / self.sequences).reshape(-1).tolist()
-            for head, value in enumerate(means, 1):
-                own = {"head": None if name in PER_LAYER else head, "indicator": name, "value": value}
-                rows.append({**self._place(), **own})
-        return rows
+        """A row per head and indicator; `head` is null where the indicator is the layer's."""
+        return [
+            {**self._place(), "head": None if name in PER_LAYER else head, "indicator": name, "value": value}
+            for name, total in self.sums.items()
+            for head, value in enumerate((total / self.sequences).reshape(-1).tolist(), 1)
+        ]
 
     def score_rows(self) -> list[dict[str, Any]]:
-        """A row a bin that holds scores."""
-        return [] if self.scores is None else [{**self._place(), **row} for row in self.scores.rows()]
+        """A row per bin that holds scores."""
+        return [{**self._place(), **row} for row in self.scores.rows()] if self.scores else []
 
     def _place(self) -> dict[str, Any]:
         return {"sequences": self.sequences, "layer": self.number, "standard": self.standard}
 
-    def _check(self, values: Tensor, what: str) -> None:
-        if not bool(torch.isfinite(values).all()):
-            raise NotFinite(f"{what} of layer {self.number} is not finite")
+
+def check_finite(values: Tensor, what: str) -> None:
+    """Raise `NotFinite` unless all values are finite."""
+    if not bool(torch.isfinite(values).all()):
+        raise NotFinite(f"{what} is not finite")
 
 
 @torch.no_grad()
 def analyse(decoder: Decoder, rows: np.ndarray) -> list[LayerAnalysis]:
-    """Every layer over rows (N, L) of token ids.
+    """Analyse every layer over rows (N, L) of token ids.
 
     The maps of a batch are made, reduced and dropped before those of the next layer: no more than `HELD_AT_ONCE`
     elements of them, or one sequence's, are held.
@@ -86,15 +87,11 @@ def analyse(decoder: Decoder, rows: np.ndarray) -> list[LayerAnalysis]:
     """
     blocks = [cast(Block, block) for block in decoder.layers]
     layers = [LayerAnalysis(number, block) for number, block in enumerate(blocks, 1)]
-    for input_ids in _batches(decoder, rows):
+    one_sequence = decoder.config.num_attention_heads * rows.shape[1] ** 2
+    token_ids = torch.from_numpy(rows).to(decoder.embed_tokens.weight.device)
+    for input_ids in token_ids.split(max(1, HELD_AT_ONCE // one_sequence)):
         embeddings = x = decoder.embed(input_ids)
         for layer, block in zip(layers, blocks, strict=True):
             layer.add(block, block.mixer_inputs(x, embeddings)[1], len(input_ids))
             x = block(x, embeddings, None)
     return layers
-
-
-def _batches(decoder: Decoder, rows: np.ndarray) -> Iterator[Tensor]:
-    a_sequence = decoder.config.num_attention_heads * rows.shape[1] ** 2
-    device = decoder.embed_tokens.weight.device
-    yield from torch.from_numpy(rows).to(device).split(max(1, HELD_AT_ONCE // a_sequence))

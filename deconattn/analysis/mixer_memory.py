@@ -1,66 +1,51 @@
-"""What one mixer really holds: saved for backward, at its peak, and between two tokens of decoding."""
+"""Memory of one mixer as measured: saved for backward, at the peak, and kept between two steps of decoding."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
-from deconattn.mixers._contract import Mixer, QueriesKeys
-from deconattn.mixers._rotary import rotary_tables
-from deconattn.mixers._states import State
-
-
-def storage_bytes(tensors: Iterable[Tensor], without: Iterable[Tensor] = ()) -> int:
-    """Bytes of the storages under `tensors`, each counted once and whole, but those under `without`."""
-    known = {x.untyped_storage().data_ptr() for x in without}
-    found = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
-    return sum(size for place, size in found.items() if place not in known)
+from deconattn.layers import Rotary
+from deconattn.mixers.base import Mixer
+from deconattn.mixers.cache import QueriesKeys, State
 
 
 def held_for_backward(mixer: Mixer, hidden: Tensor, source: Tensor) -> int:
-    """Bytes that autograd holds after `forward`, as `deconattn.mixers._costs` defines activations.
+    """Bytes of activations: every storage that autograd keeps of one mixer between forward and backward, once and whole.
 
-    `hidden` (B, L, d) and `source` (B or 1, L, d) want gradients, as in training.
+    Parameters, `hidden` (B, L, d), `source` (B or 1, L, d) and RoPE's tables are left out. Both inputs need gradients, as
+    in training. On the meta device nothing is allocated.
     """
-    saved: list[Tensor] = []
+    saved: dict[StorageWeakRef, int] = {}
 
     def pack(x: Tensor) -> Tensor:
-        saved.append(x)
+        saved.update(storages([x]))
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         output = mixer(hidden, source)
-    config = mixer.config
-    tables = rotary_tables(hidden.shape[1], config.head_dim, config.rope_theta, hidden)
-    held = storage_bytes(saved, [*mixer.parameters(), hidden, source, *tables])
+    tables = [x for part in mixer.modules() if isinstance(part, Rotary) for x in (part.cos, part.sin)]
+    left_out = storages([*mixer.parameters(), hidden, source, *tables])
     del output
-    return held
+    return sum(size for storage, size in saved.items() if storage not in left_out)
 
 
 def held_for_decoding(state: State, side: QueriesKeys | None) -> int:
     """Bytes of the storages under a state, and under the side stream's queries and keys."""
-    return storage_bytes([*_tensors(state), *(side or ())])
+    return sum(storages([*_tensors(state), *(side or ())]).values())
 
 
-@contextmanager
-def _quiet_profiler() -> Iterator[None]:
-    """The profiler writes two lines to file descriptor 2 whenever it starts and stops, whatever its log level."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+def storages(tensors: Iterable[Tensor]) -> dict[StorageWeakRef, int]:
+    """The storages under `tensors`, each once, and their bytes."""
+    return {StorageWeakRef(x.untyped_storage()): x.untyped_storage().nbytes() for x in tensors}
 
 
 def _tensors(held: object) -> Iterator[Tensor]:
-    """Every tensor that a state reaches, whatever it calls it."""
+    """Every tensor that a state holds, under whatever name."""
     if isinstance(held, Tensor):
         yield held
     elif isinstance(held, dict):
@@ -70,7 +55,7 @@ def _tensors(held: object) -> Iterator[Tensor]:
         yield from _tensors(vars(held))
 
 
-def peak_bytes(work: Callable[[], None], device: torch.device) -> int:
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     """The most bytes held at any moment of `work` beyond what was held before it, temporaries inside kernels included.
 
     On a GPU from the caching allocator's record, on a CPU from every allocation and release that its allocator reports.
@@ -82,7 +67,8 @@ def peak_bytes(work: Callable[[], None], device: torch.device) -> int:
         work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with _quiet_profiler(), torch.autograd.profiler.profile(profile_memory=True) as profile:
+    os.environ["KINETO_LOG_LEVEL"] = "6"  # beyond all levels: the profiler logs each start and stop
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
         work()
     assert profile.kineto_results is not None
     events = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]

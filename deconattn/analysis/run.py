@@ -6,86 +6,90 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from deconattn.analysis.heldout import spread_rows
-from deconattn.analysis.indicators import MINIMUM_LENGTH
-from deconattn.analysis.layers import analyse
-from deconattn.analysis.load import NotFinite, load_decoder
+from deconattn.analysis.layers import NotFinite, analyse, check_finite
 from deconattn.analysis.schema import ATTENTION, SCORES, with_reason
+from deconattn.decoder import Decoder
 from deconattn.errors import UserError
-from deconattn.files import atomic_write, read_json
+from deconattn.files import read_json
+from deconattn.load import load_language_model
+from deconattn.result_tables import run_columns, write_rows
 
 
 def analyse_run(
-    run_folder: Path,
-    heldout: Path,
-    *,
-    context_length: int,
-    sequences: int = 32,
-    device: str = "auto",
-    out_folder: Path | None = None,
+    run_folder: Path, heldout: Path, out_folder: Path, *, context_length: int, sequences: int = 32, device: str = "auto"
 ) -> tuple[Path, Path]:
     """Write attention.parquet (`schema.ATTENTION`) and scores.parquet (`schema.SCORES`) of a trained run.
 
     Args:
-        run_folder: holds spec.json, done.json and model/.
+        run_folder: holds spec.json, record.json and model/.
         heldout: heldout.parquet of the run's tokens.
+        out_folder: where to write.
         context_length: positions of a sequence, L.
         sequences: rows of held-out text that indicators are averaged and scores counted over; fewer if there are.
         device: "auto" (a GPU if there is one), "cpu", "cuda".
-        out_folder: where to write; the run's folder if not said.
 
-    A run that diverged, or whose numbers are not finite, leaves both tables without rows and says why on standard
-    error and in the tables (see `schema`); layers that do not mix positions have no rows. Returns the two paths.
+    For a run that diverged, or whose numbers are not finite, both tables have no rows, and the reason is printed and
+    kept in the tables (see `schema`). Layers that do not mix positions have no rows. Returns the two paths.
 
     Raises:
-        UserError: the run is not finished, a file is missing or broken, or a number does not fit the model.
+        UserError: the run is not finished, a file is missing or broken, or the context is too short for the indicators.
     """
-    run_folder = Path(run_folder)
-    out_folder = Path(out_folder or run_folder)
-    spec, done = read_json(run_folder / "spec.json"), read_json(run_folder / "done.json")
+    spec = read_json(run_folder / "spec.json")
     attention: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
     reason = None
     try:
-        if done["status"] == "diverged":
+        if read_json(run_folder / "record.json")["status"] == "diverged":
             raise NotFinite("training diverged")
-        for layer in analyse(*_load(run_folder, Path(heldout), context_length, sequences, device)):
+        decoder = finite_decoder(run_folder / "model", device)
+        for layer in analyse(decoder, spread_rows(heldout, context_length, sequences)):
             attention += layer.attention_rows()
             scores += layer.score_rows()
     except NotFinite as error:
         reason = str(error)
         print(f"{run_folder.name}: {reason}; attention.parquet and scores.parquet have no rows", file=sys.stderr)
-    model = spec["model"]
-    identity = {"run": spec["run"], "model": model["name"], "variant": model["variant"], "layout": model["layout"]}
-    identity |= {"seed": spec["seed"], "context_length": context_length}
-    return (
-        _write(attention, with_reason(ATTENTION, reason), identity, out_folder / "attention.parquet"),
-        _write(scores, with_reason(SCORES, reason), identity, out_folder / "scores.parquet"),
-    )
+    identity = {**run_columns(spec), "context_length": context_length}
+
+    def write(rows: list[dict[str, Any]], schema: pa.Schema, name: str) -> Path:
+        return write_rows(out_folder / name, [{**identity, **row} for row in rows], with_reason(schema, reason))
+
+    return write(attention, ATTENTION, "attention.parquet"), write(scores, SCORES, "scores.parquet")
 
 
-def _load(run_folder: Path, heldout: Path, context_length: int, sequences: int, device: str) -> tuple[Any, Any]:
-    """The decoder and the rows of text; `UserError` for numbers that do not fit it."""
-    decoder = load_decoder(run_folder / "model", device)
-    limit, vocabulary = decoder.config.max_position_embeddings, decoder.config.vocab_size
-    for name, value, least, most in (
-        ("context length", context_length, MINIMUM_LENGTH, limit),
-        ("number of sequences", sequences, 1, None),
-    ):
-        if value < least or (most is not None and value > most):
-            allowed = f"{least} to {most}" if most else f"{least} or more"
-            raise UserError(f"{run_folder.name}: {name} {value} does not fit; allowed: {allowed}")
-    rows = spread_rows(heldout, context_length, sequences)
-    if int(rows.max()) >= vocabulary:
-        raise UserError(f"{heldout}: token {int(rows.max())} is beyond the model's vocabulary of {vocabulary}")
-    return decoder, rows
+def finite_decoder(folder: Path, device: str) -> Decoder:
+    """The decoder of a model's folder.
+
+    Raises:
+        UserError: as `load_language_model`.
+        NotFinite: a weight is not a finite number.
+    """
+    model = load_language_model(folder, device)
+    # The head too, though no map depends on it: a model with a broken head is broken.
+    for name, tensor in model.state_dict().items():
+        check_finite(tensor, f"weight {name}")
+    return model.model
 
 
-def _write(rows: list[dict[str, Any]], schema: pa.Schema, identity: dict[str, Any], path: Path) -> Path:
-    with atomic_write(path) as temporary:
-        table = pa.Table.from_pylist([{**identity, **row} for row in rows], schema=schema)
-        pq.write_table(table, temporary, compression="zstd")
-    return path
+def spread_rows(heldout: Path, context_length: int, sequences: int) -> np.ndarray:
+    """Rows (sequences × context_length, int64) of the held-out documents packed one after another.
+
+    The rows lie evenly over the packed text, so that they are not all of one book; where there are fewer, all of them.
+
+    Raises:
+        UserError: a file that cannot be read, or less text than one row.
+    """
+    try:
+        packed = pc.list_flatten(pq.read_table(heldout, columns=["tokens"])["tokens"]).to_numpy()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{heldout}: cannot be read ({str(error).splitlines()[0]})") from None
+    count = len(packed) // context_length
+    if count == 0:
+        raise UserError(f"{heldout}: {len(packed)} held-out tokens do not fill one row of {context_length}")
+    rows = packed[: count * context_length].reshape(count, context_length)
+    wanted = min(sequences, count)
+    return rows[np.arange(wanted) * count // wanted].astype(np.int64)

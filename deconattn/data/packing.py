@@ -1,4 +1,4 @@
-"""Token arrays end to end, cut into rows of one length, in row groups of 1024."""
+"""Token arrays are joined end to end and cut into rows of one length, in row groups of 1024."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RowWriter:
     """Writes a Parquet file with the column `tokens`: fixed_size_list[context_length] of `dtype`, no nulls.
 
     At most `max_rows` rows (None: no limit); `full` says when no more tokens are wanted. After the `with` block
-    `row_groups` holds the rows of each row group and `dropped` the tokens that were added and did not fill a row.
+    `row_groups` holds the rows of each row group, and `dropped` counts the added tokens that did not fill a row.
     """
 
     def __init__(self, path: Path, context_length: int, dtype: np.dtype[Any], max_rows: int | None = None) -> None:
@@ -29,10 +29,10 @@ class RowWriter:
             compression="zstd",
             use_dictionary=False,
             column_encoding={"tokens.list.element": "BYTE_STREAM_SPLIT"},
-            # So that who reads a few row groups of a large part knows that these are whole, without reading all of it.
+            # A reader of a few row groups of a large part can tell that these are whole without reading all of it.
             write_page_checksum=True,
         )
-        self._context_length, self._dtype, self._max_rows = context_length, dtype, max_rows
+        self._context_length, self._max_rows = context_length, max_rows
         self._waiting: list[np.ndarray] = []
         self._added = 0
         self.row_groups: list[int] = []

@@ -1,135 +1,120 @@
-"""Declare the code as it stands to give the results of the code that finished runs were made with."""
+"""Keep a result under the name that today's code gives it, where the code has changed and the result has not.
+
+`adopt OLD NEW` renames a folder and the results that were made from it, whose names follow from its own. Each keeps the code
+that its own name has, and its record notes what it was. Tables and figures name runs in what they show: they are made again.
+"""
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Collection
+import json
+import os
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from deconattn.errors import UserError
-from deconattn.experiment.adoptions import Adoptions
-from deconattn.experiment.code import code_digest
-from deconattn.experiment.guard import amount
-from deconattn.experiment.identity import Identity
-from deconattn.experiment.records import read_record
-from deconattn.experiment.settings import load_settings
-from deconattn.experiment.states import OUTPUTS, States
-from deconattn.nearest import not_one_of
-
-STAGES = ("data", "training", "evaluation", "analysis")
+from deconattn.experiment.identity import code_of
+from deconattn.experiment.record import DONE, ERROR, RECORD, SPEC, mark, read_object, read_record, sealed, spec_hash
+from deconattn.experiment.results import begun, folders, stem
+from deconattn.files import write_json
 
 
 @dataclass(frozen=True)
-class Change:
-    """Code that differs, and nothing else: `old` made `example`, which `new` would make under another name.
+class Move:
+    """A folder to be renamed, with its spec before and after."""
 
-    `age` orders several such `old`: whether the example is made, and when.
-    """
-
-    stage: str
-    variant: str
-    old: str
-    new: str
-    example: str = ""
-    age: tuple[bool, float] = (False, 0.0)
+    old: Path
+    new: Path
+    was: dict[str, Any]
+    spec: dict[str, Any]
 
 
-def changes(
-    configs: list[Path],
-    adoptions: Adoptions,
-    stages: tuple[str, ...] = STAGES,
-    variants: list[str] | None = None,
-    origins: Collection[str] = (),
-) -> tuple[list[Change], list[Change]]:
-    """What is to be adopted, those of the data first, and what could be in its place: results of yet other code.
-
-    For each digest that is new one alone is adopted: two would be declared to be the same, though nobody said so, and one
-    of them may be a mistake that was taken back. It is the one of the newest results, or one of `origins` (digests).
+def plan_moves(old: Path, new: Path, owner_of: Callable[[Path], str | None]) -> list[Move]:
+    """What adopting `old` as `new` renames, each after what it is made from; `owner_of`: who trains in a folder now.
 
     Raises:
-        UserError: one of `origins` made nothing that could be adopted.
+        UserError: `old` is no result, `new` is not `old` with today's code, or a new place is taken.
     """
-    settings = load_settings(configs)
-    found: dict[str, Change] = {}
-    others: dict[tuple[str, str], Change] = {}
-    while True:
-        ident = Identity(settings, Adoptions((*adoptions.entries, *map(_entry, found.values()))))
-        more: dict[str, Change] = {}
-        for change in sorted(_differing(ident), key=lambda one: one.age, reverse=True):
-            if change.stage not in stages or (variants and change.stage != "data" and change.variant not in variants):
-                continue
-            chosen = found.get(change.new) or more.get(change.new)
-            if chosen is None and (not origins or change.old in origins):
-                more[change.new] = change
-            elif chosen is None or chosen.old != change.old:
-                others.setdefault((change.old, change.new), change)
-        # Names of runs follow from the names of their data: each round may bring others to light.
-        if not more:
-            break
-        found |= more
-    if strange := set(origins) - {change.old for change in found.values()}:
-        known = {change.old for change in (*found.values(), *others.values())}
-        raise UserError(f"--from: {not_one_of(min(strange), 'digest of results that could be adopted', sorted(known))}")
-    return list(found.values()), list(others.values())
-
-
-def _entry(change: Change) -> dict[str, str]:
-    return {"from": change.old, "to": change.new, "what": "", "reason": "", "date": ""}
-
-
-def _differing(ident: Identity) -> list[Change]:
-    found = []
-    for run in ident.specs:
-        ident.evaluation_spec(run)
-    for place in ident.placements:
-        if place.exists:
-            continue
-        for sibling in place.siblings():
-            old = place.code_of(sibling)
-            if old and old not in ident.adoptions.same(place.digest):
-                age = place.age_of(sibling)
-                found.append(Change(place.stage, place.variant, old, place.digest, sibling.name, age))
-    states = States(ident)
-    for stage, name in (("evaluate", "evaluation"), ("analyse", "analysis")):
-        for run in ident.specs if stage == "evaluate" else ident.analysed:
-            state = states.of_run(run, stage)
-            if state.status != "stale" or not state.why.startswith("code: ") or "; " in state.why:
-                continue
-            record, _ = read_record(ident.folder(run) / OUTPUTS[stage][-1])
-            modules = Identity.evaluation_modules if stage == "evaluate" else Identity.analysis_modules
-            if record:
-                made, now = record["spec"]["code"], code_digest(*modules(ident.run_of[run]))
-                age = True, amount(record.get("ended"))
-                found.append(Change(name, ident.run_of[run].variant, made, now, run, age))
-    return found
-
-
-def adopt(
-    configs: list[Path],
-    reason: str,
-    stages: tuple[str, ...] = STAGES,
-    variants: list[str] | None = None,
-    origins: Collection[str] = (),
-) -> tuple[list[Change], list[Change]]:
-    """Write what is adopted into `config/adoptions.yaml`; returns it, and what could have been in its place.
-
-    Raises:
-        UserError: no reason is given, or there is nothing whose code alone has changed.
-    """
-    if not reason.strip():
-        raise UserError("--reason: empty; say why the results stay the same, a reviewer will read it")
-    adoptions = Adoptions.load()
-    found, others = changes(configs, adoptions, stages, variants, origins)
-    if not found:
+    spec = _spec(old)
+    if spec is None or "code" not in spec:
+        raise UserError(f"{old}: no result that could be adopted: no {RECORD} or {SPEC} there names its code")
+    changed = {**spec, "code": code_of(spec)}
+    wanted = old.with_name(f"{stem(old.name)}-{spec_hash(changed)}")
+    if new != wanted:
         raise UserError(
-            f"{' '.join(map(str, configs))}: nothing to adopt: no finished result differs from the config in its code alone "
-            "(deconattn explain tells what differs)"
+            f"{new}: not {old} with the code as it stands, which would be {wanted}; settings and sources cannot be adopted"
         )
-    today = datetime.date.today().isoformat()
-    entries = [
-        {**_entry(change), "what": f"{change.stage} {change.variant}".strip(), "reason": reason, "date": today}
-        for change in found
-    ]
-    adoptions.add(entries)
-    return found, others
+    moves = {old: Move(old, new, spec, _named(changed, new))}
+    for folder, kind in reversed(folders().items()):
+        below = _spec(folder)
+        if kind in ("tables", "exhibits") or below is None or folder in moves:
+            continue
+        text = json.dumps(below)
+        for move in moves.values():
+            for before, after in ((move.old, move.new), (move.old.name, move.new.name)):
+                text = text.replace(json.dumps(str(before)), json.dumps(str(after)))
+        # New names too: of an adoption that was interrupted and is done again.
+        if any(json.dumps(str(move.new)) in text for move in moves.values()):
+            follows = json.loads(text)
+            parent = moves[folder.parent].new if folder.parent in moves else folder.parent
+            target = parent / f"{stem(folder.name)}-{spec_hash(follows)}"
+            if target != folder:
+                moves[folder] = Move(folder, target, below, _named(follows, target))
+    for move in moves.values():
+        if (move.new / RECORD).exists() and move.new != move.old:
+            raise UserError(f"{move.new}: is there already, with a record; delete it or keep it")
+        if owner := owner_of(move.old):
+            raise UserError(f"{move.old}: being worked on by {owner}")
+    return list(moves.values())
+
+
+def _spec(folder: Path) -> dict[str, Any] | None:
+    """The spec of a finished or begun result."""
+    found = (read_record(folder) or {}).get("spec") or (read_object(folder / SPEC) if begun(folder) else None)
+    return found if isinstance(found, dict) and "stage" in found else None
+
+
+def _named(spec: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A spec with the name and hash that a run's has."""
+    return {**spec, "run": folder.name, "hash": spec_hash(spec)} if spec["stage"] == "pretrain" else spec
+
+
+def adopt(moves: list[Move], reason: str) -> None:
+    """Rename the folders of `plan_moves`."""
+    # Markers first: if this is interrupted, nothing is taken for finished.
+    for move in moves:
+        (move.old / DONE).unlink(missing_ok=True)
+    for move in reversed(moves):  # what lies inside another folder before that one
+        _rewrite(move, reason)
+    where: dict[Path, Path] = {}
+    for move in moves:
+        _make_way(move.new)
+        os.rename(where.get(move.old.parent, move.old.parent) / move.old.name, move.new)
+        where[move.old] = move.new
+    for move in moves:
+        if (move.new / RECORD).exists():
+            mark(move.new)
+
+
+def _rewrite(move: Move, reason: str) -> None:
+    """Write the new spec, and into the record a note of what it was."""
+    record, spec = read_record(move.old), move.spec
+    if record:
+        note = {"from": str(move.old), "to": str(move.new), "code": move.was.get("code"), "reason": reason,
+                "when": datetime.now().isoformat(timespec="seconds")}  # fmt: skip
+        plain = {key: value for key, value in record.items() if key != "sum"}
+        write_json(move.old / RECORD, sealed({**plain, "spec": spec, "adopted": [*record.get("adopted", []), note]}))
+    else:  # its checkpoints were written under the hash that it had when it began
+        spec = {**spec, "trained_as": move.was.get("trained_as", move.was.get("hash"))}
+    write_json(move.old / SPEC, spec)
+
+
+def _make_way(folder: Path) -> None:
+    """Delete a folder that a launch has prepared and no job has filled."""
+    if folder.is_dir():
+        if left := {path.name for path in folder.iterdir()} - {SPEC, ERROR, "curve.csv", ".lock", "lock", "log"}:
+            raise UserError(f"{folder}: holds {min(left)}; delete it or keep it")
+        shutil.rmtree(folder)

@@ -1,214 +1,234 @@
-"""What no single key can know: whether the parts of a config fit each other.
+"""What no single setting can know: whether the parts of a config fit each other.
 
-The checks read the plain data, not the validated settings, and pass over what is missing or wrong already: so they find
-what they can in a config that has other errors too. Each yields the keys of a value and what is wrong with it.
+Each check yields the keys of a value and what is wrong with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
+from pathlib import Path
 from typing import Any
 
-from deconattn import mixers
-from deconattn.experiment.grid import COSTED
-from deconattn.experiment.schema import (
-    Exhibits,
-    ModelSettings,
-    TrainingSettings,
-    steps_for,
-)
-from deconattn.experiment.view import View
-from deconattn.experiment.yaml_lines import Keys
+from deconattn.data.definitions import HELDOUT, problem
+from deconattn.exhibits import EXHIBITS
+from deconattn.experiment.grid import resources_of
+from deconattn.experiment.schema import BlockTraining, Settings, TrainingSettings, over
+from deconattn.experiment.section import Keys, Section, given
+from deconattn.experiment.sources import TASK_PACKAGES, FolderTasks, PackageTasks, RecallCorpus
 from deconattn.layouts import LAYOUTS, standard_layers
 from deconattn.nearest import not_one_of
 
-Finding = tuple[Keys, str]
+Findings = Iterator[tuple[Keys, str]]
+Levels = dict[Keys, Section]
+"""Sections that give the same settings by their keys, later over earlier."""
 
 
-def models_fit(view: View) -> Iterator[Finding]:
-    """Heads divide the hidden size and are of even size; key and value heads divide heads."""
-    for name in view.models:
-        here = ("models", name)
-        if name == "default":
-            yield here, "'default' cannot name a model: it names the resources of all models"
-        model = view.section(ModelSettings, *here)
-        hidden, heads = model["hidden_size"], model["num_attention_heads"]
-        if hidden and heads and hidden % heads:
-            yield (*here, "num_attention_heads"), f"{heads} heads do not divide hidden_size {hidden}"
-        elif hidden and heads and hidden // heads % 2:
-            yield (
-                (*here, "num_attention_heads"),
-                f"{heads} heads of hidden_size {hidden} have size {hidden // heads}; RoPE needs an even one",
-            )
-        shared = model["num_key_value_heads"]
-        if shared and heads and heads % shared:
-            yield (*here, "num_key_value_heads"), f"{shared} does not divide num_attention_heads {heads}"
-
-
-def contexts_fit(view: View) -> Iterator[Finding]:
-    """No context is longer than a model's side stream."""
-    contexts: list[tuple[Keys, Any]] = [(("tokens", "context_length"), view.get("tokens", "context_length"))]
-    for keys, _ in view.items("evaluation", "context_lengths"):
-        contexts += view.items(*keys)
-    for name in view.models:
-        longest = view.section(ModelSettings, "models", name)["max_position_embeddings"]
-        for keys, length in contexts:
-            if length and longest and length > longest:
-                yield (
-                    keys,
-                    f"{length} is longer than the side stream of model {name!r}; "
-                    f"must be at most its max_position_embeddings, {longest}",
-                )
-
-
-def training_is_complete(view: View) -> Iterator[Finding]:
-    """Each model trains for `steps` or for `tokens`, and warm-up ends before that."""
-    for name in view.models:
-        training = _training(view, name)
-        if "steps" in training and "tokens" in training:
-            yield training["tokens"][0], "steps and tokens are both given; must be one of them"
-        elif "steps" not in training and "tokens" not in training and ("training",) not in view.bad:
-            yield ("training",), "neither steps nor tokens is given; must be one of them"
-        else:
-            yield from _warmup(view, training)
-
-
-def _training(view: View, model: str) -> dict[str, tuple[Keys, Any]]:
-    """What is written of a model's training: keys and value of each setting, its own over the general."""
-    found: dict[str, tuple[Keys, Any]] = {}
-    for section in (("training",), ("models", model, "training")):
-        values = {key: view.get(*section, key) for key in TrainingSettings.model_fields}
-        given = {key: value for key, value in values.items() if value is not None or (*section, key) in view.bad}
-        if given.keys() & {"steps", "tokens"}:
-            found.pop("steps", None), found.pop("tokens", None)
-        found |= {key: ((*section, key), value) for key, value in given.items()}
+def findings(settings: Settings) -> list[tuple[Keys, str]]:
+    """What does not fit."""
+    found = [
+        *_contexts_fit(settings),
+        *_recall_fits(settings),
+        *_trainings_fit(settings),
+        *_resources_fit(settings),
+        *_models_are_known(settings),
+        *_blocks_fit(settings),
+        *_tasks_are_known(settings),
+    ]
+    # where the grid is wrong itself, what is not in it would be named twice
+    if all(keys[0] != "grid" for keys, _ in found):
+        found += _exhibits_are_run(settings)
     return found
 
 
-def _warmup(view: View, training: dict[str, tuple[Keys, Any]]) -> Iterator[Finding]:
-    defaults = {name: info.default for name, info in TrainingSettings.model_fields.items()}
-    values = {**defaults, **{name: value for name, (_, value) in training.items()}}
-    steps, tokens, sequences = (values[name] for name in ("steps", "tokens", "sequences_per_step"))
-    context, warmup = view.get("tokens", "context_length"), values["warmup_steps"]
-    if steps is None and tokens and sequences and context:
-        steps = steps_for(tokens, sequences * context)
-    if steps is None or warmup is None or warmup < steps:
-        return
-    if "warmup_steps" in training:
-        yield (
-            training["warmup_steps"][0],
-            f"{warmup} is not allowed; must be less than the number of steps, {steps}",
-        )
-    else:
-        keys = training["steps" if "steps" in training else "tokens"][0]
-        yield keys, f"{steps} steps are not more than warmup_steps, {warmup} where none is given"
+def _each(keys: Keys, values: Iterable[Any]) -> list[tuple[Keys, Any]]:
+    return [((*keys, index), value) for index, value in enumerate(values)]
 
 
-def grid_is_known(view: View) -> Iterator[Finding]:
-    """Models and variants of the grid exist, and its layouts mean something in models of that many layers."""
-    variants = mixers.names()
-    for block, _ in view.items("grid"):
-        for keys, model in view.items(*block, "models"):
-            if not view.has_model(model):
-                yield keys, not_one_of(model, "model", view.models)
-        for keys, variant in view.items(*block, "variants"):
-            if variant not in variants:
-                yield keys, not_one_of(variant, "variant", variants)
-        if any(variant != "standard" for _, variant in view.items(*block, "variants")):
-            for keys, layout in view.items(*block, "layouts"):
-                yield from _mislabelled(view, keys, layout, [name for _, name in view.items(*block, "models")])
+def _giver(levels: Levels, name: str) -> Keys:
+    """Keys of the value that counts."""
+    return next((*keys, name) for keys, section in reversed(levels.items()) if name in section.model_fields_set)
 
 
-def _mislabelled(view: View, keys: Keys, layout: str, models: list[str]) -> Iterator[Finding]:
-    for model in models:
-        n = view.get("models", model, "num_hidden_layers")
-        if not n or layout == "uniform":
-            continue
-        allowed = [name for name in LAYOUTS if name == "uniform" or 0 < len(standard_layers(name, n)) < n]
-        if layout not in allowed:
-            kept, twin = (
-                ("all layers", "variant 'standard'") if standard_layers(layout, n) else ("no layer", "'uniform'")
-            )
+def _contexts_fit(settings: Settings) -> Findings:
+    contexts: list[tuple[Keys, Any]] = [(("tokens", "context_length"), settings.tokens.context_length)]
+    for task, lengths in settings.evaluation.context_lengths.items():
+        contexts += _each(("evaluation", "context_lengths", task), lengths)
+    for (name, model), (keys, length) in product(settings.models.items(), contexts):
+        if length > model.max_position_embeddings:
             yield (
                 keys,
-                f"{layout!r} keeps {kept} standard in model {model!r} (num_hidden_layers {n}), "
-                f"which is {twin} under another name (allowed: {', '.join(allowed)})",
+                f"{length} is longer than the side stream of model {name!r}; "
+                f"must be at most its max_position_embeddings, {model.max_position_embeddings}",
             )
 
 
-def exhibits_are_in_the_grid(view: View) -> Iterator[Finding]:
-    """What is to be drawn is also run; not asked where the grid has errors of its own, which would say it twice."""
+def _recall_fits(settings: Settings) -> Findings:
+    """Sequences of recall have room for pairs and queries; an exhibit shows evaluations of the kind that there are."""
+    corpus, length = settings.corpus, settings.tokens.context_length
+    is_recall = isinstance(corpus, RecallCorpus)
+    if isinstance(corpus, RecallCorpus) and (length % 2 or length <= 2 * max(corpus.pairs)):
+        text = f"{length} is not allowed; must be even, and more than the {2 * max(corpus.pairs)} tokens of all pairs"
+        yield ("tokens", "context_length"), text
+    for name in settings.exhibits:
+        shows = "recall" if name == "figure_recall" else "tasks"
+        if "evaluation" in EXHIBITS[name].reads and is_recall != (shows == "recall"):
+            yield ("exhibits", name), f"shows evaluations of {shows}, and the corpus is of kind {corpus.kind}"
+
+
+def _models_are_known(settings: Settings) -> Findings:
+    """Models that other sections name."""
+    named: list[tuple[Keys, Any]] = [(("resources", name), name) for name in settings.resources if name != "default"]
+    for here, block in _each(("grid",), settings.grid):
+        named += _each((*here, "models"), block.models)
+    for exhibit in settings.exhibits:
+        named += _models_of(settings, exhibit)
+    for keys, name in named:
+        if name not in settings.models:
+            also = ["default"] if keys[0] == "resources" else []
+            yield keys, not_one_of(name, "model", [*also, *settings.models])
+
+
+def _models_of(settings: Settings, exhibit: str) -> list[tuple[Keys, Any]]:
+    options = getattr(settings.exhibits, exhibit)
+    if hasattr(options, "model"):
+        return [(("exhibits", exhibit, "model"), options.model)]
+    return _each(("exhibits", exhibit, "models"), options.models)
+
+
+def _trainings(settings: Settings) -> Iterator[tuple[str, Levels, TrainingSettings]]:
+    """Each model's training, and each that a block of the grid makes of it."""
+    found: list[tuple[str, Levels]] = []
+    for name, model in settings.models.items():
+        base: Levels = {("training",): settings.training, ("models", name, "training"): model.training}
+        found.append((name, base))
+        for here, block in _each(("grid",), settings.grid):
+            if name in block.models:
+                of_block = base | {(*here, "training"): block.training}
+                found.append((name, of_block))
+                for variant, override in block.overrides.items():
+                    found.append((name, of_block | {(*here, "overrides", variant, "training"): override.training}))
+    for name, levels in found:
+        axes = over(*map(_axes, levels.values()))
+        for values in product(*(values or [None] for values in axes.values())):
+            yield name, levels, TrainingSettings.model_validate(dict(zip(axes, values, strict=True)))
+
+
+def _axes(section: Section) -> dict[str, list[Any]]:
+    """The given training settings as lists of values; a block has lists already."""
+    return {name: value if isinstance(section, BlockTraining) else [value] for name, value in given(section).items()}
+
+
+def _trainings_fit(settings: Settings) -> Findings:
+    """Each training is for `steps` or for `tokens`, warm-up ends before that, and processes share a step's sequences."""
+    for model, levels, training in _trainings(settings):
+        processes = resources_of(settings, model).processes
+        if training.sequences_per_step % processes:
+            text = f"{processes} does not divide sequences_per_step {training.sequences_per_step}"
+            yield _giver(_resources(settings, model), "processes"), text
+        if training.steps and training.tokens:
+            yield _giver(levels, "tokens"), "steps and tokens are both given; must be one of them"
+        elif not training.steps and not training.tokens:
+            yield ("training",), "neither steps nor tokens is given; must be one of them"
+        elif (steps := training.total_steps(settings.tokens.context_length)) <= training.warmup_steps:
+            warmup, length = training.warmup_steps, "steps" if training.steps else "tokens"
+            if "warmup_steps" in training.model_fields_set:
+                text = f"{warmup} is not allowed; must be less than the number of steps, {steps}"
+                yield _giver(levels, "warmup_steps"), text
+            else:
+                text = f"{steps} steps are not more than warmup_steps, {warmup} where none is given"
+                yield _giver(levels, length), text
+
+
+def _resources(settings: Settings, model: str) -> Levels:
+    return {("resources", name): settings.resources[name] for name in ("default", model) if name in settings.resources}
+
+
+def _resources_fit(settings: Settings) -> Findings:
+    """Processes are spread evenly over nodes, and have a GPU each or none."""
+    for model in settings.models:
+        levels, r = _resources(settings, model), resources_of(settings, model)
+        if r.gpus and r.gpus != r.processes:
+            text = f"{r.gpus} is not allowed for model {model!r}; must be 0, or one for each process, {r.processes}"
+            yield _giver(levels, "gpus"), text
+        if r.processes % r.nodes:
+            text = f"{r.nodes} is not allowed for model {model!r}; must divide its number of processes, {r.processes}"
+            yield _giver(levels, "nodes"), text
+
+
+def _blocks_fit(settings: Settings) -> Findings:
+    """Overrides are of a block's variants; layouts are known, and mean something in models of that many layers."""
+    known = [*LAYOUTS, *settings.layouts]
+    for here, block in _each(("grid",), settings.grid):
+        for variant in block.overrides:
+            if variant not in block.variants:
+                yield (*here, "overrides", variant), not_one_of(variant, "variant of this block", block.variants)
+        for keys, layout in _each((*here, "layouts"), block.layouts):
+            if layout not in known:
+                yield keys, not_one_of(layout, "layout", known)
+            elif layout != "uniform" and set(block.variants) - {"standard"}:
+                models = [name for name in block.models if name in settings.models]
+                yield from ((keys, text) for name in models if (text := _misfit(settings, layout, name)))
+
+
+def _misfit(settings: Settings, layout: str, model: str) -> str:
+    """A layout that names a layer beyond the last one, or that keeps all layers or none."""
+    n, own = settings.models[model].num_hidden_layers, settings.layouts.get(layout, [])
+    if own and max(own) > n:
+        return f"{layout!r} names layer {max(own)}, and model {model!r} has {n} (num_hidden_layers)"
+    kept = len(own or standard_layers(layout, n))
+    if 0 < kept < n:
+        return ""
+    words, twin = ("all layers", "variant 'standard'") if kept else ("no layer", "'uniform'")
+    allowed = [one for one in LAYOUTS if one == "uniform" or 0 < len(standard_layers(one, n)) < n]
+    return (
+        f"{layout!r} keeps {words} standard in model {model!r} (num_hidden_layers {n}), "
+        f"which is {twin} under another name (allowed: {', '.join(allowed)})"
+    )
+
+
+def _exhibits_are_run(settings: Settings) -> Findings:
+    """What is to be drawn is run, but for models whose costs alone are shown."""
     in_grid: dict[str, set[str]] = {}
-    for block, _ in view.items("grid"):
-        for _, model in view.items(*block, "models"):
-            in_grid.setdefault(model, set()).update(variant for _, variant in view.items(*block, "variants"))
-    grid_is_right = not any(keys[0] == "grid" for keys in view.bad) and not list(grid_is_known(view))
-    for exhibit in Exhibits.model_fields:
-        here = ("exhibits", exhibit)
-        one = [((*here, "model"), view.get(*here, "model"))]
-        models = [(keys, name) for keys, name in [*one, *view.items(*here, "models")] if name is not None]
+    for block in settings.grid:
+        for model in block.models:
+            in_grid.setdefault(model, set()).update(block.variants)
+    for exhibit in settings.exhibits:
+        models = [(keys, model) for keys, model in _models_of(settings, exhibit) if model in settings.models]
         for keys, model in models:
-            if not view.has_model(model):
-                yield keys, not_one_of(model, "model", view.models)
-            elif grid_is_right and model not in in_grid and exhibit not in COSTED:
+            if model not in in_grid and not EXHIBITS[exhibit].costed:
                 yield keys, f"no run of the grid is of model {model!r} (in the grid: {', '.join(in_grid)})"
-        for keys, variant in view.items(*here, "variants"):
-            if variant not in mixers.names():
-                yield keys, not_one_of(variant, "variant", mixers.names())
-            elif grid_is_right and any(variant not in in_grid.get(model, {variant}) for _, model in models):
+        variants = getattr(getattr(settings.exhibits, exhibit), "variants", None)
+        for keys, variant in _each(("exhibits", exhibit, "variants"), variants or ()):
+            if any(variant not in in_grid.get(model, {variant}) for _, model in models):
                 yield keys, f"no run of the grid is of variant {variant!r} and model {models[0][1]!r}"
 
 
-def costs_are_known(view: View) -> Iterator[Finding]:
-    """The variants whose costs are to be measured exist."""
-    for keys, variant in view.items("costs", "variants"):
-        if variant not in mixers.names():
-            yield keys, not_one_of(variant, "variant", mixers.names())
+def _tasks_are_known(settings: Settings) -> Findings:
+    """Tasks are lm-eval's or the config's own, of a kind that can be scored, and the source has them."""
+    evaluation, own = settings.evaluation, settings.evaluation.definitions
+    for task, path in own.items():
+        if text := problem(task, path):
+            yield ("evaluation", "definitions", task), text
+    holder, offered = _offered(settings.tasks)
+    for keys, task in _each(("evaluation", "tasks"), evaluation.tasks):
+        if text := problem(task) if task not in own else None:
+            yield keys, text
+        elif offered is not None and task not in (*offered, HELDOUT):
+            yield keys, f"{task!r} is not offered by {holder} (allowed: {', '.join([*offered, HELDOUT])})"
+    named = [(("evaluation", key), getattr(evaluation, key)) for key in ("limit", "context_lengths")]
+    for keys, tasks in [*named, (("tasks", "revisions"), getattr(settings.tasks, "revisions", ()))]:
+        for task in tasks or ():
+            known = {*own, *(evaluation.tasks or ()), *(["default"] if keys[1] == "limit" else [])}
+            if task not in known and (text := problem(task)):
+                yield (*keys, task), text
 
 
-def resources_fit(view: View) -> Iterator[Finding]:
-    """Resources are of models that exist; processes share an update's sequences evenly and have a GPU each or none."""
-    for keys, name in view.items("resources"):
-        if name != "default" and not view.has_model(name):
-            yield keys, not_one_of(name, "model", ["default", *view.models])
-    for name in view.models:
-        sequences = _training(view, name).get("sequences_per_step", ((), 256))[1]
-        keys, processes = _resource(view, name, "processes", 1)
-        if sequences and processes and sequences % processes:
-            yield keys, f"{processes} does not divide sequences_per_step {sequences}"
-        keys, gpus = _resource(view, name, "gpus", 0)
-        if gpus and processes and gpus != processes:
-            yield keys, f"{gpus} is not allowed for model {name!r}; must be 0, or one for each process, {processes}"
-        keys, nodes = _resource(view, name, "nodes", 1)
-        if nodes and processes and processes % nodes:
-            yield keys, f"{nodes} is not allowed for model {name!r}; must divide its number of processes, {processes}"
-
-
-def _resource(view: View, model: str, name: str, default: int) -> tuple[Keys, Any]:
-    for section in (("resources", model), ("resources", "default")):
-        if view.is_given(*section, name):
-            return (*section, name), view.get(*section, name)
-    return ("resources",), default
-
-
-def nothing_twice(view: View) -> Iterator[Finding]:
-    """No task and no mode is named twice, nor anything of the costs."""
-    lists = [("evaluation", name) for name in ("tasks", "modes")]
-    for here in [*lists, *(("costs", name) for name in ("lengths", "batch_sizes", "variants"))]:
-        seen: set[Any] = set()
-        for keys, value in view.items(*here):
-            if value in seen:
-                yield keys, f"{value!r} is named twice"
-            seen.add(value)
-
-
-CHECKS: tuple[Callable[[View], Iterator[Finding]], ...] = (
-    models_fit,
-    contexts_fit,
-    training_is_complete,
-    grid_is_known,
-    exhibits_are_in_the_grid,
-    costs_are_known,
-    resources_fit,
-    nothing_twice,
-)
+def _offered(source: Any) -> tuple[str, list[str] | None]:
+    """What a source is called, and the tasks that it has; None where any that a definition describes may be there."""
+    if isinstance(source, PackageTasks):
+        return f"package {source.package!r}", list(TASK_PACKAGES[source.package])
+    if isinstance(source, FolderTasks):
+        files = Path(source.path, "tasks").glob("*.parquet")
+        return f"folder {source.path!r}", sorted(file.stem for file in files)
+    return "", None

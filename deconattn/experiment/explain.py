@@ -1,144 +1,91 @@
-"""Why something would run again: settings old → new, modules and functions that changed, data, package versions."""
+"""Why something would be made: settings old → new, definitions that changed, what it is made from, or that it never was."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from deconattn.errors import UserError
-from deconattn.experiment.code import parts_of
-from deconattn.experiment.guard import begun, finished_runs, stem
-from deconattn.experiment.identity import RESULTS, Identity
-from deconattn.experiment.job import run_of
-from deconattn.experiment.records import CODE, read_record, versions
-from deconattn.experiment.states import OUTPUTS, State, States, differences
+from deconattn.experiment.changes import changes, differences
+from deconattn.experiment.identity import Artefact, Identity
+from deconattn.experiment.plan import jobs
+from deconattn.experiment.readable import plural
+from deconattn.experiment.record import amount, is_done, last_attempt, made_from, read_record, versions
+from deconattn.experiment.results import begun, stem
 from deconattn.nearest import not_one_of
 
-STAGE_NAME = {"pretrain": "training", "evaluate": "evaluation", "analyse": "analysis"}
+LISTED = 4  # folders that are listed one by one where they share their reasons
+EARLIER = "made before as "
+"""Beginning of the reason that no two folders share."""
 
 
-def changes_of(ident: Identity, states: States, run: str, other: Path) -> list[str]:
-    """Why a run is to be trained although `other` is a finished run of its model, variant, layout and seed."""
-    state = states.of_run(run, "pretrain")
-    if other.name == run:
-        return [state.why or f"{missing_of(other, 'pretrain')} is gone, and is needed again"]
-    old, new = read_record(other / "spec.json")[0] or {}, ident.specs[run]
-    found = differences(
-        {key: old.get(key) or {} for key in ("model", "training")}, {key: new[key] for key in ("model", "training")}
-    )
-    found = [change.removeprefix("model.") if change.startswith("model.name") else change for change in found]
-    found += _token_changes(ident, old)
-    if old.get("side_text") != new.get("side_text"):
-        found.append(f"side text: {old.get('side_text')} → {new.get('side_text')}")
-    if old.get("code") != new["code"]:
-        found += code_changes(str(old.get("code")), Identity.training_modules(run_of(new)))
-    return found or [f"{other.name} was made by an earlier version of how runs are named"]
-
-
-def _token_changes(ident: Identity, old: dict[str, Any]) -> list[str]:
-    """What changed in the data: the settings of the token table, its corpus and tokenizer, or its content alone."""
-    before, now = old.get("tokens") or {}, ident.tokens.name
-    if before.get("id") == now:
-        return []
-    record, _ = read_record(RESULTS / "tokens" / str(before.get("id")) / "record.json")
-    if record is None:
-        return [f"tokens: {before.get('id')} → {now}"]
-    then, new = record["spec"], ident.tokens_spec
-    found = differences({k: v for k, v in then.items() if k != "code"}, {k: v for k, v in new.items() if k != "code"})
-    if then.get("code") != new["code"]:
-        found += code_changes(then["code"], ["deconattn.data.tokens"])
-    return [f"tokens.{change}" for change in found]
-
-
-def code_changes(digest: str, modules: list[str]) -> list[str]:
-    """Modules and functions that differ between the code of `digest` and the code as it stands."""
-    old, _ = read_record(CODE / f"{digest}.json")
-    if old is None:
-        return [f"code {digest}: of it no functions were written down; it is not the code as it stands"]
-    new = parts_of(*modules)
-    found = []
-    for module in sorted(old.keys() | new.keys()):
-        if module not in new or module not in old:
-            found.append(f"code: {module} {'no longer reached' if module not in new else 'newly reached'}")
-            continue
-        for name in sorted(old[module].keys() | new[module].keys()):
-            before, after = old[module].get(name), new[module].get(name)
-            if before != after:
-                what = "added" if before is None else "removed" if after is None else "changed"
-                found.append(f"code: {module}: {name} {what}")
-    return found or ["code: only names of modules"]
-
-
-def missing_of(folder: Path, stage: str) -> str:
-    """The first output of a stage that is not there."""
-    return next((name for name in OUTPUTS[stage] if not (folder / name).is_file()), "nothing")
-
-
-def version_changes(folder: Path) -> list[str]:
-    """Package versions of a run's results that are not those installed here: told, and no reason to run again."""
-    found = []
-    for stage, name in STAGE_NAME.items():
-        record, _ = read_record(folder / OUTPUTS[stage][-1])
-        if record and record.get("versions"):
-            found += [f"{name}: {change}" for change in differences(record["versions"], versions(name))]
-    return found
-
-
-def explain(ident: Identity, states: States, wanted: str | None = None) -> dict[str, dict[str, list[str]]]:
-    """Run → stage → reasons, for all that is not as it should be (for `wanted`, a run, all that is known of it).
-
-    Reasons of "versions" are no reasons to run again.
+def explain(ident: Identity, wanted: str | None = None) -> dict[str, list[str]]:
+    """Folder → why it is to be made, of all that a launch would make; with `wanted`, of that run and what lies in it.
 
     Raises:
         UserError: `wanted` is no run of the configuration.
     """
-    others = finished_runs()
-    found: dict[str, dict[str, list[str]]] = {}
-    for run in _selected(ident, wanted):
-        reasons: dict[str, list[str]] = {}
-        state = states.of_run(run, "pretrain")
-        if not state.fresh:
-            same = [one for one in others.get(stem(run), []) if one.folder.name == run] or others.get(stem(run), [])
-            if same:
-                reasons["training"] = [
-                    f"finished as {same[0].folder.name}",
-                    *changes_of(ident, states, run, same[0].folder),
-                ]
-            elif begun(ident.folder(run)):
-                reasons["training"] = ["begun, and not finished"]
-            else:
-                reasons["training"] = ["never trained"]
-        else:
-            for stage in ("evaluate", *(["analyse"] if run in states.analysed else [])):
-                reasons |= _stage_reasons(ident, run, stage, states.of_run(run, stage))
-            if not (ident.folder(run) / "spec.json").is_file():
-                reasons["spec"] = ["spec.json is gone, and is written again"]
-            if told := version_changes(ident.folder(run)):
-                reasons["versions"] = told
-        if reasons or wanted:
-            found[run] = reasons
-    return found
+    todo = dict.fromkeys(Path(job.folder) for job in jobs(ident))
+    if wanted is not None:
+        runs = {one.folder.name: one.folder for one in ident.trainings.values()}
+        name = Path(wanted).name
+        found = [folder for run, folder in runs.items() if name in (run, stem(run)) or stem(name) == stem(run)]
+        if not found:
+            raise UserError(not_one_of(name, "run of this config", runs))
+        todo = {folder: None for folder in todo if found[0] in (folder, folder.parent)}
+    return {str(folder): reasons(ident, ident.artefacts[str(folder)]) for folder in todo}
 
 
-def _stage_reasons(ident: Identity, run: str, stage: str, state: State) -> dict[str, list[str]]:
-    name, folder = STAGE_NAME[stage], ident.folder(run)
-    if state.fresh:
-        return {}
-    if state.status == "missing":
-        return {name: [f"{missing_of(folder, stage)} is not there"]}
-    record, _ = read_record(folder / OUTPUTS[stage][-1])
-    lines = [why for why in state.why.split("; ") if not why.startswith("code: ")]
-    if record and "code: " in state.why:
-        modules = Identity.evaluation_modules if stage == "evaluate" else Identity.analysis_modules
-        lines += code_changes(str(record.get("code")), modules(ident.run_of[run]))
-    return {name: lines}
+def reasons(ident: Identity, one: Artefact) -> list[str]:
+    """Why one result is to be made."""
+    if earlier := _earlier(one):
+        folder, record = earlier
+        old, finished = made_from(record["spec"]), [need for need in one.needs if is_done(need)]
+        found = [f"{EARLIER}{folder}", *changes(record, one.spec)]
+        if set(old) - set(finished):
+            found += [f"made from {need} now" for need in finished if need not in old]
+    elif begun(one.folder):
+        found = ["begun, and not finished"]
+    else:
+        attempt = last_attempt(one.folder)
+        found = ["never made" if attempt == "not run yet" else f"never finished: {attempt}"]
+    kinds = Counter(ident.artefacts[need].stage for need in one.needs if not is_done(need))
+    sources = [f"{kind} × {count}" if count > 1 else kind for kind, count in kinds.items()]
+    return found + [f"made from what is to be made: {source}" for source in sources]
 
 
-def _selected(ident: Identity, wanted: str | None) -> list[str]:
-    if wanted is None:
-        return list(ident.specs)
-    name = Path(wanted).name
-    runs = [run for run in ident.specs if name in (run, stem(run)) or stem(name) == stem(run)]
-    if not runs:
-        raise UserError(not_one_of(name, "run of this config", list(ident.specs)))
-    return runs
+def _earlier(one: Artefact) -> tuple[Path, dict[str, Any]] | None:
+    """The latest finished result of the same name but for its hash, and but for the hash of its run."""
+    above = one.folder.parent
+    folders = above.parent.glob(f"{stem(above.name)}-*/*") if one.stage in ("evaluate", "analyse") else above.glob("*")
+    alike = [folder for folder in folders if stem(folder.name) == stem(one.folder.name)]
+    records = [(folder, record) for folder in alike if (record := read_record(folder))]
+    return max(records, key=lambda each: amount(each[1].get("ended")), default=None)
+
+
+def other_versions(ident: Identity) -> dict[str, list[str]]:
+    """Folder → packages that made it in other versions than are installed: no reason to make it again."""
+    found = {}
+    for folder, one in ident.artefacts.items():
+        if one.stage in ("pretrain", "evaluate", "analyse") and (record := read_record(folder)):
+            found[folder] = differences(record.get("versions") or {}, versions(one.stage))
+    return {folder: packages for folder, packages in found.items() if packages}
+
+
+def explain_text(found: Mapping[str, list[str]], total: int | None, others: Mapping[str, list[str]]) -> str:
+    """Reasons for a person, each once, with the folders that share them. `total`: all results; None for those of one run."""
+    there = f"{(total or 0) - len(found)} of {plural(total or 0, 'result')} exist"
+    lines = [there if total is not None else f"{plural(len(found), 'result')} to make"]
+    heading = "made with other packages than are installed (no reason to run again): "
+    for start, reasons_of in (("", found), (heading, others)):
+        groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for folder, because in reasons_of.items():
+            own = f" ({because[0]})" if because[0].startswith(EARLIER) else ""
+            groups[tuple(because[1:] if own else because)].append(f"  {folder}{own}")
+        for shared, folders in groups.items():
+            more = [f"  and {len(folders) - LISTED} more"] if len(folders) > LISTED else []
+            lines += ["", f"{start}{plural(len(folders), 'result')}", *folders[:LISTED], *more]
+            lines += [f"    {reason}" for reason in shared]
+    return "\n".join(lines)

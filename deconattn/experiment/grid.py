@@ -1,34 +1,66 @@
-"""Settings to runs: which models are trained, with which fields, and which exhibit needs which of them (SPEC §8)."""
+"""Settings to runs: which models are trained, with which fields, and which exhibit needs which of them (docs/method.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from deconattn.errors import UserError
-from deconattn.experiment.schema import ResourceSettings, Settings, TrainingSettings
-from deconattn.nearest import not_one_of
+from deconattn.exhibits import EXHIBITS
+from deconattn.experiment.schema import GridBlock, ResourceSettings, Settings, TrainingSettings, given, over
+
+SHORT = {"peak_learning_rate": "lr", "sequences_per_step": "batch", "warmup_steps": "warmup", "weight_decay": "wd"}
+"""How some training settings are written in the name of a run."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One model to train: a name from the settings' models, a variant, a layout, a seed."""
+    """One model to train: a name from the settings' models, a variant, a layout, a seed.
+
+    `training` holds the settings in which its training differs from that of its model, resolved, in the schema's order.
+    """
 
     model: str
     variant: str
     layout: str
     seed: int
+    training: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`nano-mlp-even-s0`, and what is different in its training: `nano-mlp-even-s0-lr0.001`."""
+        parts = [f"{SHORT.get(name, name)}{_text(value)}" for name, value in self.training]
+        return "-".join([self.model, self.variant, self.layout, f"s{self.seed}", *parts])
 
 
 def runs(settings: Settings) -> list[Run]:
     """All runs of the grid, in its order, each once; `standard` has no layout and stands as uniform."""
     found: dict[Run, None] = {}
     for block in settings.grid:
-        for model, variant, layout, seed in product(block.models, block.variants, block.layouts, block.seeds):
-            found[Run(model, variant, "uniform" if variant == "standard" else layout, seed)] = None
+        for model, variant in product(block.models, block.variants):
+            layouts = ["uniform"] if variant == "standard" else block.layouts
+            for layout, training, seed in product(layouts, _trainings(settings, block, model, variant), block.seeds):
+                found[Run(model, variant, layout, seed, training)] = None
     return list(found)
+
+
+def _trainings(settings: Settings, block: GridBlock, model: str, variant: str) -> list[tuple[tuple[str, Any], ...]]:
+    """Each combination of a block's training settings for a variant, as what differs from the model's training."""
+    override = block.overrides.get(variant)
+    axes = over(given(block.training), given(override.training) if override else {})
+    axes = {name: values for name, values in axes.items() if values}
+    base, found = settings.trainings[model], []
+    for values in product(*axes.values()):
+        training = settings.resolved(base.model_dump(), dict(zip(axes, values, strict=True))) if axes else base
+        changed = [(name, value) for name, value in training if value != getattr(base, name)]
+        found.append(tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in changed))
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "_".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def model_fields(settings: Settings, run: Run) -> dict[str, Any]:
@@ -40,24 +72,15 @@ def model_fields(settings: Settings, run: Run) -> dict[str, Any]:
     fields = model.model_dump(exclude={"training"})
     fields["num_key_value_heads"] = model.num_key_value_heads or model.num_attention_heads
     fields["attention_bias"] = not model.qk_norm if model.attention_bias is None else model.attention_bias
-    return {**fields, "variant": run.variant, "layout": run.layout}
+    own = settings.layouts.get(run.layout)
+    layout = f"{run.layout}:{','.join(map(str, sorted(own)))}" if own else run.layout
+    return {**fields, "variant": run.variant, "layout": layout}
 
 
-def training_of(settings: Settings, model: str) -> TrainingSettings:
-    """Training of a model: its own settings over the general ones, with `steps` resolved and `tokens` None.
-
-    The length is resolved so that the same training, said in steps or in tokens, is the same run.
-    """
-    own = settings.models[model].training
-    merged = _given(settings.training)
-    changes = _given(own)
-    if own.steps is not None or own.tokens is not None:
-        merged["steps"] = merged["tokens"] = None
-    else:
-        changes = {key: value for key, value in changes.items() if key not in ("steps", "tokens")}
-    training = TrainingSettings.model_validate(merged | changes)
-    steps = training.total_steps(settings.tokens.context_length)
-    return training.model_copy(update={"steps": steps, "tokens": None})
+def training_of(settings: Settings, run: Run) -> TrainingSettings:
+    """Training of a run, with `steps` resolved and `tokens` None."""
+    changed = {name: list(value) if isinstance(value, tuple) else value for name, value in run.training}
+    return settings.trainings[run.model].model_copy(update=changed)
 
 
 def resources_of(settings: Settings, model: str) -> ResourceSettings:
@@ -65,47 +88,13 @@ def resources_of(settings: Settings, model: str) -> ResourceSettings:
     sections = [settings.resources[name] for name in ("default", model) if name in settings.resources]
     merged: dict[str, Any] = {}
     for section in sections:
-        merged |= _given(section)
+        merged |= given(section)
     return ResourceSettings.model_validate(merged)
 
 
-def _both(run: Run) -> bool:
-    return run.layout in ("uniform", "even")
-
-
-SCORED = ("rndembqk", "nonapproximate")
-"""Variants whose pre-softmax scores the paper draws (Figures 2 and 6)."""
-
-COSTED = ("table5", "table6", "table7", "table8", "figure_costs")
-"""Exhibits that show what the mixers cost, of models that need not be trained."""
-
-NEEDS: dict[str, Callable[[Run], bool]] = {
-    **dict.fromkeys(("table1", "table2", "table3", "table4", "figure4", "figure5"), _both),
-    # mlp has no attention map
-    **dict.fromkeys(("figure1", "figure7", "figure8"), lambda run: _both(run) and run.variant != "mlp"),
-    **dict.fromkeys(("figure2", "figure6"), lambda run: _both(run) and run.variant in SCORED),
-    "figure3": lambda run: run.layout != "uniform" or run.variant == "standard",
-    **dict.fromkeys(COSTED, lambda run: False),  # costs are those of a shape, trained or not
-}
-"""Which runs of its models each exhibit needs (SPEC §8)."""
-
-ANALYSED = ("figure1", "figure2", "figure6", "figure7", "figure8")
-"""Exhibits that look into the attention of trained models."""
-
-
 def runs_of_exhibit(settings: Settings, exhibit: str) -> list[Run]:
-    """Runs of the grid that an exhibit shows, in the grid's order.
-
-    Raises:
-        UserError: an exhibit that the settings do not ask for.
-    """
-    if exhibit not in settings.exhibits:
-        raise UserError(not_one_of(exhibit, "exhibit of these settings", settings.exhibits))
+    """Runs of the grid that an exhibit of the settings shows, in the grid's order; none for one of costs."""
     models = settings.exhibits.models_of(exhibit)
-    variants = getattr(getattr(settings.exhibits, exhibit), "variants", None)
-    found = [run for run in runs(settings) if run.model in models and NEEDS[exhibit](run)]
-    return [run for run in found if variants is None or run.variant in (*variants, "standard")]
-
-
-def _given(section: TrainingSettings | ResourceSettings) -> dict[str, Any]:
-    return {name: getattr(section, name) for name in section.model_fields_set}
+    asked = getattr(getattr(settings.exhibits, exhibit), "variants", None)
+    shows = EXHIBITS[exhibit].shows
+    return [run for run in runs(settings) if run.model in models and shows(run.variant, run.layout, asked)]

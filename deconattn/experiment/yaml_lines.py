@@ -1,46 +1,40 @@
-"""YAML files to plain data in which every value knows its file and line.
+"""YAML files to plain data in which every value has its file and line.
 
-Scalars are read by YAML 1.2's core rules, which have fewer traps than YAML 1.1: `4e-4` is a number, `no` is the text
-"no"; beyond them, `1_000` is 1000. A key that is given twice is an error, keys are always text, `<<` merges.
+Scalars follow YAML 1.2's core rules, which have fewer traps than YAML 1.1: `4e-4` is a number, `no` is the text "no". Beyond
+them, `1_000` is 1000. A key that is given twice is an error, keys are always text, `<<` merges.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import yaml
 
-Keys = tuple[str | int, ...]
-"""Way to a value from the top: keys of mappings, indices of lists counted from 0."""
+from deconattn.errors import UserError
+from deconattn.experiment.section import Keys
 
-COMMAND_LINE = 10**9
 PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
-_NULL = re.compile(r"(?:~|null|Null|NULL|)\Z")
-_TRUE, _FALSE = re.compile(r"(?:true|True|TRUE)\Z"), re.compile(r"(?:false|False|FALSE)\Z")
-_INTEGER = re.compile(r"[-+]?[0-9][0-9_]{0,30}\Z")
-_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?\Z")
-_SPECIAL = re.compile(r"([-+]?)\.(?:(inf|Inf|INF)|(?:nan|NaN|NAN))\Z")
+WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where something stands: the file (its rank among those read, and its name) and the line, from 1."""
+class Place(NamedTuple):
+    """The rank of a file among those read, the line in it from 1 (0: the whole of it), and its name."""
 
     rank: int
-    file: str
     line: int
+    file: str
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-@dataclass(frozen=True)
-class Problem:
+COMMAND_LINE = Place(10**9, 0, "command line")
+
+
+class Problem(NamedTuple):
     """One line to a user: where, and what is wrong."""
 
     place: Place
@@ -51,192 +45,162 @@ class Problem:
         return "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
 
 
-@dataclass
+class ConfigError(UserError):
+    """A config that cannot be run. `problems` holds one line each, in order of file and line."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = [str(problem) for problem in sorted(problems, key=lambda problem: problem.place)]
+        super().__init__("\n".join(self.problems))
+
+
+class PlacedDict(dict[str, Any]):
+    """A mapping that knows where each key stands."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, Place] = {}
+
+
+class PlacedList(list[Any]):
+    """A list that knows where each item stands."""
+
+    def __init__(self, items: Iterable[Any], places: Iterable[Place]) -> None:
+        super().__init__(items)
+        self.places = dict(enumerate(places))
+
+
 class Document:
-    """What files say together: the data, the place of every key and item, and what is wrong with the writing.
+    """Files and command line as one: its data, where it begins, and the keys that a file gives twice."""
 
-    `unreadable`: a file is missing or not YAML, so that what the data lacks proves nothing.
-    """
-
-    data: dict[str, Any] = field(default_factory=dict)
-    places: dict[Keys, Place] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    unreadable: bool = False
+    def __init__(self) -> None:
+        self.data, self.start, self.problems = PlacedDict(), COMMAND_LINE, list[Problem]()
 
     def place(self, keys: Keys) -> Place:
-        """Place of the value at `keys`, or of the nearest thing around it that was written down."""
-        while keys not in self.places and keys:
-            keys = keys[:-1]
-        return self.places.get(keys, Place(COMMAND_LINE, "command line", 0))
+        """Place of the value at `keys`, or of the nearest thing around it that is written down."""
+        found, inside = self.start, self.data
+        for key in keys:
+            places: dict[Any, Place] = getattr(inside, "places", {})
+            if key not in places:
+                break
+            found, inside = places[key], inside[key]  # type: ignore[index]
+        return found
 
 
-def dotted(keys: Iterable[str | int]) -> str:
-    """("grid", 0, "variants", 1) → "grid.0.variants.1"."""
-    return ".".join(str(key) for key in keys)
+def dotted(keys: Keys, text: str = "") -> str:
+    """("grid", 0, "variants", 1), "text" → "grid.0.variants.1: text"; the text alone at the top."""
+    return ": ".join(filter(None, (".".join(map(str, keys)), text)))
 
 
-def read(paths: Iterable[str | Path], overrides: Mapping[str, Any] | None = None) -> Document:
-    """Read files and merge them, later over earlier, `overrides` (from the command line) over all.
+def read(paths: Iterable[str | Path], overrides: Mapping[str, Any] | Sequence[str] | None = None) -> Document:
+    """Read and merge files and overrides, see `load_settings`.
 
-    Mappings are merged key by key, anything else is replaced; a mapping that names its `kind` is replaced whole.
+    Raises:
+        ConfigError: a file that is missing or is not YAML.
     """
     document = Document()
     for rank, path in enumerate(paths):
-        _merge(document, _read_file(Path(path), Place(rank, str(path), 1)))
-    if overrides:
-        given = _given(overrides, (), Place(COMMAND_LINE, "command line", 0))
-        document.places.setdefault((), given.places[()])
-        _merge(document, given)
+        document.start = min(document.start, Place(rank, 1, str(path)))
+        _merge(document.data, _read_file(Path(path), Place(rank, 0, str(path)), document.problems))
+    typed = (
+        [overrides] if isinstance(overrides, Mapping) else [_typed(each, document.problems) for each in overrides or ()]
+    )
+    for each in typed:
+        _merge(document.data, each)
     return document
 
 
-def _read_file(path: Path, top: Place) -> Document:
-    document = Document(places={(): top})
+def _merge(into: PlacedDict, new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict) and "kind" not in value:
+            _merge(into[key], value)
+        else:
+            into[key] = value
+            into.places[key] = new.places[key] if isinstance(new, PlacedDict) else COMMAND_LINE
+
+
+def data_of(text: str) -> dict[str, Any]:
+    """The data of a YAML mapping."""
+    return _parse(text, Place(0, 0, ""), [])
+
+
+def _read_file(path: Path, whole: Place, problems: list[Problem]) -> PlacedDict:
+    place = whole
     try:
-        # the Python loader, not the C one: both word their errors differently
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        if isinstance(node, yaml.MappingNode):
-            document.data = _Reader(document, top).mapping(node, ())
-        elif node is not None:
-            raise yaml.MarkedYAMLError(problem="settings are `key: value` lines", problem_mark=node.start_mark)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
-        document.unreadable = True
-        document.problems.append(_unreadable(error, top))
-    return document
+        return _parse(path.read_text(encoding="utf-8"), whole, problems)
+    except FileNotFoundError:
+        text = f"no such file (looked in {os.getcwd()})"
+    except OSError as error:
+        text = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        text = "not a text file in UTF-8"
+    except RecursionError:
+        text = "nested too deeply"
+    except yaml.YAMLError as error:
+        text = f"not valid YAML: {getattr(error, 'problem', None) or 'a character that is not text'}"
+        if mark := getattr(error, "problem_mark", None):
+            place = whole._replace(line=mark.line + 1)
+    raise ConfigError([Problem(place, text)])
 
 
-def _unreadable(error: Exception, top: Place) -> Problem:
-    whole_file = Place(top.rank, top.file, 0)
-    if isinstance(error, FileNotFoundError):
-        return Problem(whole_file, f"no such file (looked in {os.getcwd()})")
-    if isinstance(error, OSError):
-        return Problem(whole_file, f"cannot be read: {error.strerror}")
-    if isinstance(error, UnicodeDecodeError):
-        return Problem(whole_file, "not a text file in UTF-8")
-    if isinstance(error, RecursionError):
-        return Problem(whole_file, "nested too deeply")
-    mark = getattr(error, "problem_mark", None)
-    place = Place(top.rank, top.file, mark.line + 1) if mark else whole_file
-    return Problem(place, f"not valid YAML: {getattr(error, 'problem', None) or 'a character that no text has'}")
+def _parse(text: str, whole: Place, problems: list[Problem]) -> PlacedDict:
+    # the Python loader, not the C one: both word their errors differently
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is not None and not isinstance(node, yaml.MappingNode):
+        raise yaml.MarkedYAMLError(problem="settings are `key: value` lines", problem_mark=node.start_mark)
+    return _mapping(node, (), whole, problems) if node else PlacedDict()
 
 
-def _place(node: yaml.Node, top: Place) -> Place:
-    return Place(top.rank, top.file, node.start_mark.line + 1)
+def _typed(entry: str, problems: list[Problem]) -> dict[str, Any]:
+    """One `key=value` of the command line. What is not YAML is text, and None is null: so Snakemake reads it."""
+    key, _, text = entry.partition("=")
+    try:
+        node = yaml.compose("null" if text == "None" else text, Loader=yaml.SafeLoader)
+        return {key: _value(node, (key,), COMMAND_LINE, problems) if node else None}
+    except yaml.YAMLError:
+        return {key: text}
 
 
-class _Reader:
-    """Turns the nodes of one file into plain data, writing places and problems into its document."""
+def _value(node: yaml.Node, keys: Keys, whole: Place, problems: list[Problem]) -> Any:
+    """Plain data of a node at `keys`; notes keys that are given twice."""
+    if node.tag.removeprefix("tag:yaml.org,2002:") not in PLAIN_TAGS:
+        problem = f"the tag {node.tag!r} is not understood here; write a plain value"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, keys, whole, problems)
+    if isinstance(node, yaml.SequenceNode):
+        items = [_value(child, (*keys, index), whole, problems) for index, child in enumerate(node.value)]
+        return PlacedList(items, [_place(child, whole) for child in node.value])
+    return _scalar(node.value) if getattr(node, "style", None) is None else node.value
 
-    def __init__(self, document: Document, top: Place) -> None:
-        self.document, self.top = document, top
-        self.open: set[int] = set()
 
-    def value(self, node: yaml.Node, keys: Keys) -> Any:
-        if node.tag.removeprefix("tag:yaml.org,2002:") not in PLAIN_TAGS:
-            self._problem(node, keys, f"the tag {node.tag!r} is not understood here; write a plain value")
-        if isinstance(node, yaml.ScalarNode):
-            return _plain(node.value) if node.style is None else node.value
-        if id(node) in self.open:
-            self._problem(node, keys, "an alias that contains itself")
-            return None
-        self.open.add(id(node))
-        try:
-            if isinstance(node, yaml.MappingNode):
-                return self.mapping(node, keys)
-            return [self._item(child, (*keys, index)) for index, child in enumerate(node.value)]
-        finally:
-            self.open.discard(id(node))
-
-    def mapping(self, node: yaml.MappingNode, keys: Keys) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        lines: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                self._problem(key_node, keys, "a key must be plain text")
-                continue
-            key = key_node.value
-            if key == "<<" and key_node.style is None:
-                continue
-            here = (*keys, key)
+def _mapping(node: yaml.MappingNode, keys: Keys, whole: Place, problems: list[Problem]) -> PlacedDict:
+    for key_node, _ in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
+    yaml.constructor.SafeConstructor().flatten_mapping(node)  # puts what `<<` names first
+    found, lines = PlacedDict(), dict[str, int]()
+    for key_node, child in node.value:
+        key, place = key_node.value, _place(key_node, whole)
+        if node.start_mark.index <= key_node.start_mark.index < node.end_mark.index:  # not merged from elsewhere
             if key in lines:
-                self._problem(key_node, here, f"given twice (first on line {lines[key]})")
+                problems.append(Problem(place, dotted((*keys, key), f"given twice (first on line {lines[key]})")))
                 continue
             lines[key] = key_node.start_mark.line + 1
-            self.document.places[here] = _place(key_node, self.top)
-            result[key] = self.value(value_node, here)
-        for key_node, value_node in node.value:
-            if isinstance(key_node, yaml.ScalarNode) and key_node.value == "<<" and key_node.style is None:
-                self._merge_key(value_node, keys, result)
-        return result
-
-    def _merge_key(self, node: yaml.Node, keys: Keys, result: dict[str, Any]) -> None:
-        for source in cast("list[yaml.Node]", node.value) if isinstance(node, yaml.SequenceNode) else [node]:
-            if not isinstance(source, yaml.MappingNode):
-                self._problem(source, keys, "`<<` merges mappings only")
-                continue
-            part = _Reader(Document(), self.top)
-            part.open = self.open
-            merged = part.value(source, keys) or {}
-            self.document.problems += part.document.problems
-            for key in merged.keys() - result.keys():
-                result[key] = merged[key]
-                here = (*keys, key)
-                self.document.places |= {k: p for k, p in part.document.places.items() if k[: len(here)] == here}
-
-    def _item(self, node: yaml.Node, keys: Keys) -> Any:
-        self.document.places[keys] = _place(node, self.top)
-        return self.value(node, keys)
-
-    def _problem(self, node: yaml.Node, keys: Keys, text: str) -> None:
-        name = f"{dotted(keys)}: " if keys else ""
-        self.document.problems.append(Problem(_place(node, self.top), f"{name}{text}"))
+        found.places[key] = place
+        found[key] = _value(child, (*keys, key), whole, problems)
+    return found
 
 
-def _plain(text: str) -> Any:
+def _place(node: yaml.Node, whole: Place) -> Place:
+    return whole if whole == COMMAND_LINE else whole._replace(line=node.start_mark.line + 1)
+
+
+def _scalar(text: str) -> Any:
     """Value of an unquoted scalar."""
-    if _NULL.match(text):
-        return None
-    if _TRUE.match(text) or _FALSE.match(text):
-        return bool(_TRUE.match(text))
-    if _INTEGER.match(text):
-        return int(text.replace("_", ""))
-    if _FLOAT.match(text):
-        return float(text.replace("_", ""))
-    if special := _SPECIAL.match(text):
-        return float(f"{special[1]}inf") if special[2] else float("nan")
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    for number in (int, float) if text[0] in "+-.0123456789" else ():
+        try:
+            return number(text)
+        except ValueError:
+            pass
     return text
-
-
-def _given(value: Any, keys: Keys, place: Place) -> Document:
-    """Data that did not come from a file, with one place for all of it; keys become text, tuples lists."""
-    document = Document(places={keys: place})
-
-    def plain(value: Any, keys: Keys) -> Any:
-        document.places[keys] = place
-        if isinstance(value, Mapping):
-            return {str(key): plain(item, (*keys, str(key))) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(item, (*keys, index)) for index, item in enumerate(value)]
-        return value
-
-    document.data = plain(value, keys)
-    return document
-
-
-def _merge(base: Document, extra: Document) -> None:
-    base.problems += extra.problems
-    base.unreadable |= extra.unreadable
-    base.places.setdefault((), extra.places[()])
-    _merge_mapping(base, base.data, extra, extra.data, ())
-
-
-def _merge_mapping(base: Document, into: dict[str, Any], extra: Document, new: dict[str, Any], keys: Keys) -> None:
-    for key, value in new.items():
-        here = (*keys, key)
-        if isinstance(value, dict) and isinstance(into.get(key), dict) and "kind" not in value:
-            _merge_mapping(base, into[key], extra, value, here)
-            continue
-        depth = len(here)
-        base.places = {k: p for k, p in base.places.items() if k[:depth] != here}
-        base.places |= {k: p for k, p in extra.places.items() if k[:depth] == here}
-        into[key] = value

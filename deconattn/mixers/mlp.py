@@ -1,26 +1,25 @@
-"""mlp: O = W_down( SiLU(W_gate H) ⊙ W_up H ), no queries, keys or values (SPEC §3).
+"""mlp: O = W_down( SiLU(W_gate H) ⊙ W_up H ), no queries, keys or values (docs/method.md).
 
 Relaxes "token mixing" altogether: each position sees itself alone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from deconattn.functions import gated_mlp
-from deconattn.mixers._contract import Mixer, QKVMixer, QueriesKeys
-from deconattn.mixers._costs import FLOAT, Costs
-from deconattn.mixers._states import Nothing, Seen, State
-
-if TYPE_CHECKING:
-    from deconattn.model import ModelConfig
+from deconattn.config import ModelConfig
+from deconattn.mixers.base import Mixer
+from deconattn.mixers.cache import CacheLengths, QueriesKeys, State
+from deconattn.mixers.formulas import Flops
 
 
 def inner_width(config: ModelConfig) -> int:
     """Width m whose 3·d·m parameters come as close as can be to those of standard attention in this model."""
-    return max(1, round(QKVMixer.parameter_count(config) / (3 * config.hidden_size)))
+    d, kv_size = config.hidden_size, config.kv_size
+    biases = (d + 2 * kv_size) if config.attention_bias else 0
+    norms = 2 * config.head_dim if config.qk_norm else 0
+    return max(1, round((2 * d * d + 2 * d * kv_size + biases + norms) / (3 * d)))
 
 
 class MLP(Mixer):
@@ -33,43 +32,33 @@ class MLP(Mixer):
         self.up_proj = nn.Linear(d, width, bias=False)
         self.down_proj = nn.Linear(width, d, bias=False)
 
-    @classmethod
-    def parameter_count(cls, config: ModelConfig) -> int:
-        """3·d·m; off from standard attention by at most 1.5·d a layer."""
-        return 3 * config.hidden_size * inner_width(config)
-
     def attention_map(self, source: Tensor) -> None:
         return None
 
-    def raw_scores(self, source: Tensor) -> None:
-        return None
+    def forward(self, hidden: Tensor, source: Tensor | QueriesKeys) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
 
-    def forward(
+    def new_state(self) -> State:
+        return State(croppable=True)  # nothing is kept
+
+    def step(
         self,
         hidden: Tensor,
         source: Tensor | QueriesKeys,
-        state: State | None = None,
-        lengths: Tensor | None = None,
+        state: State,
+        past: CacheLengths,
+        counts: Tensor | None = None,
     ) -> Tensor:
-        return gated_mlp(hidden, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
-
-    def new_state(self) -> State:
-        return Nothing()
-
-    def step(self, hidden: Tensor, source: Tensor | QueriesKeys, state: State, seen: Seen) -> Tensor:
         return self.forward(hidden, source)
 
-    @classmethod
-    def costs(cls, config: ModelConfig, batch: int, length: int, itemsize: int = 4) -> Costs:
-        """Three products of d·m a token, no state; held are gate and up."""
-        width = inner_width(config)
-        a_token = 6 * config.hidden_size * width
-        prefill = batch * length * a_token
-        return Costs(
-            prefill_flops_square=prefill,
-            prefill_flops_causal=prefill,
-            prefill_flops=prefill,
-            decode_flops=batch * a_token,
-            activation_bytes=FLOAT * 2 * batch * length * width,
-            state_bytes=0,
-        )
+
+def flops(config: ModelConfig, batch: int, length: int) -> Flops:
+    """Three products of d·m a token."""
+    a_token = 6 * config.hidden_size * inner_width(config)
+    prefill = batch * length * a_token
+    return Flops(prefill_square=prefill, prefill_causal=prefill, prefill=prefill, decode=batch * a_token)
+
+
+def state_bytes(config: ModelConfig, batch: int, length: int, itemsize: int) -> int:
+    """Nothing."""
+    return 0

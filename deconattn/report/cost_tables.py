@@ -1,194 +1,212 @@
-"""Tables 5 to 8: the costs of every variant, formula beside count beside what the paper prints, and why they differ."""
+"""Tables 5 to 8: the costs of every variant beside what the paper prints, and why they differ."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from deconattn.report.cost_formulas import BEYOND_SWITCH, GROWTH, OUR_GROWTH, OURS, PRINTED, PRINTED_GROWTH, SYMBOLS
-from deconattn.report.cost_results import CostResults
-from deconattn.report.names import COSTS, Column, family_of
-from deconattn.report.published import PAPER
-from deconattn.report.results import MISSING, Cell
+from deconattn.analysis.schema import COSTS as COST_COLUMNS
+from deconattn.analysis.schema import DIFFERENCES
+from deconattn.report import schema
+from deconattn.report.cost_formulas import BEYOND_SWITCH, OUR_GROWTH, OURS, PRINTED, PRINTED_GROWTH, SYMBOLS
+from deconattn.report.names import COSTS, PAPER, Column, family_of, in_order
+from deconattn.report.results import MISSING, Cell, Results
 from deconattn.report.tables import Row, Table
 
 MOST_LENGTHS = 4
 """Lengths that a table shows of each batch; all are in the Parquet and in the figure."""
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a variant: a column of the measurements, what it is called, and whether it is the paper's."""
+class Costs:
+    """What `collect_costs` wrote, of one model; nothing of trained runs. `UserError` for a table that is absent or broken."""
 
-    column: str
-    label: str
-    published: bool = False
+    def __init__(self, folder: Path, model: str) -> None:
+        self.model = model
+        costs = schema.read_table(folder / "costs.parquet", COST_COLUMNS)
+        differences = schema.read_table(folder / "cost_differences.parquet", DIFFERENCES)
+        self.rows = costs[costs["model"] == model]
+        self.differences = differences[differences["model"] == model]
+        self.variants = in_order(self.rows["variant"])
+        if self.rows.empty:
+            self.gaps = [f"{model}: not measured yet"]
+            return
+        left_out = self.rows.dropna(subset=["reason"])
+        self.gaps = [
+            f"{place}: not measured, {why}" for place, why in zip(_places(left_out), left_out["reason"], strict=True)
+        ]
+        row = self.rows.iloc[0]
+        threads = "" if pd.isna(row["threads"]) else f", {row['threads']} thread{'s' if row['threads'] > 1 else ''}"
+        self.hardware = f"{row['device']}{threads}, torch {row['torch']}"
+        grouped = "" if row["heads"] == row["key_value_heads"] else f", {row['key_value_heads']} key-value heads"
+        self.shape = f"{model}: d = {row['hidden_size']:,}, {row['heads']} heads{grouped}"
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """Two columns that should hold the same numbers, and what a note calls them."""
-
-    formula: str
-    found: str
-    words: str
+def _places(rows: pd.DataFrame) -> list[str]:
+    return [f"{row.variant} B = {row.batch} L = {row.length:,}" for row in rows.itertuples()]
 
 
-def build_costs(
-    results: CostResults,
-    exhibit: str,
-    title: str,
-    model: str,
-    unit: str,
-    lines: Sequence[Line],
-    agreements: Sequence[Agreement],
-    quantities: Sequence[str],
-) -> Table:
-    """A table of `lines` for every variant, at the batches and some of the lengths that were measured.
-
-    Its notes say whether formulas and counts agree everywhere, and why `quantities` are not what the paper prints.
-    """
-    rows = results.of(model)
-    columns = _columns(rows, unit)
-    table = _empty(results, exhibit, title, model, columns)
-    if not columns:
-        return table
-    lines_of = {line.column: line.label for line in lines}
-    for variant in results.variants(model):
-        own = rows[rows["variant"] == variant]
-        for line in lines:
-            if line.published and variant not in PRINTED:
-                continue
-            cells = {column.key: _cell(own, line.column, column) for column in columns}
-            label = _label(line, variant)
-            ours, published = ({}, cells) if line.published else (cells, {})
-            table.rows.append(Row(family_of(variant), variant, "", line.column, label, ours, published))
-    table.notes = [
-        *(text for agreement in agreements if (text := _agreement(rows, agreement))),
-        *(difference_notes(results, model, quantities) if any(line.published for line in lines) else []),
-        *(f"approximate beyond N tokens, {lines_of[c]}: {f}." for c, f in BEYOND_SWITCH.items() if c in lines_of),
-        f"In the formulas: {SYMBOLS}",
+def table5(results: Results, options: dict[str, Any]) -> Table:
+    """How each cost grows, ours above the printed one; words alone, no numbers."""
+    costs = Costs(results.folder, options["model"])
+    heads = [
+        ("prefill", "Prefill", "FLOPs"),
+        ("decode", "Decoding", "FLOPs a token"),
+        ("cache", "Cache", "held for decoding"),
     ]
-    return table
-
-
-def build_growth(results: CostResults, exhibit: str, title: str, model: str) -> Table:
-    """Table 5: how each cost grows, ours above the printed one; words alone, no numbers."""
-    heads = {
-        "prefill": ("Prefill", "FLOPs"),
-        "decode": ("Decoding", "FLOPs a token"),
-        "activations": ("Activations", "held for backward"),
-        "cache": ("Cache", "held for decoding"),
-    }
-    columns = [Column(COSTS, name, *heads[name]) for name in GROWTH]
-    table = _empty(results, exhibit, title, model, columns if results.variants(model) else [])
+    table = _table(costs, "table5", [Column(COSTS, *head) for head in heads] if costs.variants else [])
     table.row_head = ""
-    for variant in results.variants(model):
-        ours = OUR_GROWTH.get(variant, (None,) * len(columns))
-        row = {column.key: _order(text) for column, text in zip(columns, ours, strict=True)}
-        paper = PRINTED_GROWTH.get(variant)
-        printed = {c.key: _order(text) for c, text in zip(columns, paper, strict=True)} if paper else {}
-        table.rows.append(Row(family_of(variant), variant, "", "growth", "", row, printed))
+    for variant in costs.variants:
+        for source, growth in (("ours", OUR_GROWTH), ("published", PRINTED_GROWTH)):
+            texts = [text if text == "0" else f"O({text})" for text in growth.get(variant, ())]
+            cells = [Cell("ok", text=text) for text in texts] or [MISSING] * len(heads)
+            if texts or source == "ours":
+                own = {column.key: cell for column, cell in zip(table.columns, cells, strict=True)}
+                table.rows.append(Row(family_of(variant), variant, "", "growth", source, own))
     table.notes = [
         "Matrix products alone; softmax, RoPE, gates and norms are of lower order. The running sums of nonapproximate are "
         "element-wise, O(BLd).",
-        "Activations of ours: in float32 no form of the paper's variants holds scores for backward; kernels and blocks make them "
-        "again. In bf16 on a CPU softmax holds its map up to L = 512, O(BhL²), or O(hL²) where one map serves the batch.",
-        "The paper's orders follow from its printed formulas; what it prints of activation memory is not known here.",
-        "The printed state of approximate, of order d²/h, is too small for a second-order feature map: see Table 8.",
-        "A variant of one's own has its costs in Tables 6 to 8; no order is stated for it here. One that states nothing but its "
-        "weights, as softplus does, holds its map for backward, O(BhL²).",
+        "The paper's orders follow from its printed formulas. The printed state of approximate, of order d²/h, is too small "
+        "for a second-order feature map: see Table 8. What training holds is measured: see Table 7.",
+        "A variant of one's own has its costs in Tables 6 to 8; no order is stated for it here.",
         f"In the orders: {SYMBOLS}",
     ]
     return table
 
 
-def difference_notes(results: CostResults, model: str, quantities: Sequence[str]) -> list[str]:
-    """A line for each named difference between printed and ours, with the variants that have it and its size at the largest."""
-    rows = results.differences
-    rows = rows[(rows["model"] == model) & rows["quantity"].isin(list(quantities))]
+def table6(results: Results, options: dict[str, Any]) -> Table:
+    """FLOPs of every variant, of a prefill and of decoding one more token."""
+    costs = Costs(results.folder, options["model"])
+    lines = {
+        "prefill_flops_square": "prefill, all pairs",
+        "prefill_flops_causal": "prefill, causal",
+        "printed_prefill_flops": "prefill",
+        "decode_flops": "decoding, a token",
+        "printed_decode_flops": "decoding, a token",
+    }
+    words = {
+        "prefill_flops_square": "FLOPs of a prefill",
+        "prefill_flops_causal": "FLOPs of a prefill, causal",
+        "prefill_flops": "FLOPs of a prefill as it runs",
+        "decode_flops": "FLOPs of a decoding step",
+    }
+    table = _numbers(costs, "table6", "FLOPs", lines)
+    counted = {name: f"counted_{name}" for name in ("prefill_flops", "decode_flops")}
+    table.notes = _agreement(costs, counted, words, "by FlopCounterMode") + _differences(costs, words) + table.notes
+    return table
+
+
+def table7(results: Results, options: dict[str, Any]) -> Table:
+    """Memory of every variant in training, as it was measured."""
+    costs = Costs(results.folder, options["model"])
+    lines = {"held_activation_bytes": "activations", "peak_bytes": "peak of forward and backward"}
+    table = _numbers(costs, "table7", "bytes", lines)
+    table.lead.pop("paper", None)
+    table.notes = [
+        "Parameters, the mixer's inputs and RoPE's tables are not among the activations.",
+        "What the paper prints of activation memory is not known here.",
+    ]
+    return table
+
+
+def table8(results: Results, options: dict[str, Any]) -> Table:
+    """What decoding keeps of the past, for every variant."""
+    costs = Costs(results.folder, options["model"])
+    lines = {
+        "state_bytes_bf16": "bf16",
+        "held_state_bytes": "float32, measured",
+        "printed_cache_bytes": "2 bytes a number",
+    }
+    words = {"state_bytes_bf16": "Bytes in bf16", "state_bytes": "Bytes in float32"}
+    table = _numbers(costs, "table8", "bytes", lines)
+    held = {name: f"held_{name}" for name in words}
+    table.notes = (
+        _agreement(costs, held, words, "as held") + _differences(costs, {"state_bytes": "bytes"}) + table.notes
+    )
+    return table
+
+
+def _numbers(costs: Costs, exhibit: str, unit: str, lines: dict[str, str]) -> Table:
+    """A table of `lines` (column of the measurements → label; `printed_…` are the paper's) for every variant.
+
+    A line that repeats one above it of the same variant is left out. A column for each batch and up to `MOST_LENGTHS` of
+    the lengths, evenly chosen, the longest among them.
+    """
+    lengths = np.sort(costs.rows["length"].unique())
+    chosen = np.linspace(len(lengths) - 1, 0, min(MOST_LENGTHS, len(lengths))).round().astype(int)
+    places = [
+        (batch, length) for batch in sorted(costs.rows["batch"].unique()) for length in lengths[np.unique(chosen)]
+    ]
+    columns = {(b, n): Column(COSTS, f"b{b}", f"B = {b}, L = {n:,}", unit, context_length=int(n)) for b, n in places}
+    table = _table(costs, exhibit, list(columns.values()))
+    for variant in costs.variants:
+        own = costs.rows[costs.rows["variant"] == variant].set_index(["batch", "length"])
+        known: list[pd.Series] = []
+        for name, label in lines.items():
+            values, published = own[name].dropna(), name.startswith("printed_")
+            repeated = not published and len(values) and any(values.equals(above) for above in known)
+            if repeated or (published and values.empty):
+                continue
+            known += [] if published else [values]
+            cells = {
+                column.key: Cell("ok", float(values[place])) if place in values.index else MISSING
+                for place, column in columns.items()
+            }
+            label = _with_formula(label, variant, name)
+            source = "published" if published else "ours"
+            table.rows.append(Row(family_of(variant), variant, "", name, source, cells, label))
+    beyond = [f"approximate beyond N tokens, {lines[c]}: {text}." for c, text in BEYOND_SWITCH.items() if c in lines]
+    table.notes = [*beyond, f"In the formulas: {SYMBOLS}"]
+    return table
+
+
+def _with_formula(label: str, variant: str, name: str) -> str:
+    formula = {**OURS.get(variant, {}), **PRINTED.get(variant, {})}.get(name)
+    until = " up to L = N" if variant == "approximate" and name in BEYOND_SWITCH else ""
+    return f"{label}: {formula}{until}" if formula else label
+
+
+def _table(costs: Costs, exhibit: str, columns: list[Column]) -> Table:
+    """A table without rows, and what its values are."""
+    lead = {}
+    if costs.variants:
+        lead = {
+            "ours": f"{costs.shape}; what is called measured was measured on {costs.hardware}, in float32 where nothing "
+            "else is said.",
+            "paper": f"the formulas printed in {PAPER} (Tables 5 to 8), at the same sizes.",
+        }
+    return Table(exhibit, costs.model, columns, [], lead, gaps=costs.gaps, row_head="cost", joined=True)
+
+
+def _agreement(costs: Costs, pairs: dict[str, str], words: dict[str, str], check: str) -> list[str]:
+    """Whether two columns that should hold the same numbers do, wherever both are known."""
     notes = []
-    for (name, sentence), group in rows.groupby(["name", "sentence"], sort=False):
-        sizes = []
-        # What all three counts of a prefill have in common is said of the first.
-        prefill = [q for q in group["quantity"].unique() if q.startswith("prefill")]
-        for quantity, own in group[~group["quantity"].isin(prefill[1:])].groupby("quantity", sort=False):
-            largest = own.sort_values(["batch", "length"]).groupby("variant", sort=False).tail(1)
-            for amount, same in largest.groupby("amount", sort=False):
-                place = f"B = {same['batch'].iloc[0]}, L = {same['length'].iloc[0]:,}"
-                what = _QUANTITY[str(quantity)]
-                sizes.append(f"{', '.join(same['variant'])}: {amount:+,} {what} at {place}")
-        notes.append(f"{str(name).capitalize()}. {sentence} ({'; '.join(sizes)})")
+    for formula, found in pairs.items():
+        known = costs.rows.dropna(subset=[formula, found])
+        differ = _places(known[known[formula] != known[found]])
+        how = f"agree exactly, in all {len(known)} rows of variant, batch and length"
+        if differ:
+            how = f"differ in {len(differ)} of {len(known)} rows, such as {', '.join(differ[:3])}"
+        notes += [f"{words[formula]}, by formula and {check}, {how}."] if len(known) else []
     return notes
 
 
-_QUANTITY = {
-    "prefill_flops_square": "FLOPs of a prefill",
-    "prefill_flops_causal": "FLOPs of a prefill, causal",
-    "prefill_flops": "FLOPs of a prefill as it runs",
-    "decode_flops": "FLOPs of a step",
-    "state_bytes": "bytes",
-}
-
-
-def _empty(results: CostResults, exhibit: str, title: str, model: str, columns: list[Column]) -> Table:
-    gaps = results.gaps(model)
-    if results.of(model).empty:
-        return Table(exhibit, f"{title} ({model})", model, [], [], [], gaps=gaps)
-    lead = [
-        f"ours: one layer's mixer, {results.shape(model)}. Formulas count a multiply-add as 2 FLOPs and matrix products alone; "
-        f"what is called measured was measured on {results.hardware(model)}, in float32 where nothing else is said.",
-        f"paper: the formulas printed in {PAPER} (Tables 5 to 8), at the same sizes.",
-    ]
-    return Table(exhibit, f"{title} ({model})", model, columns, [], lead, gaps=gaps, row_head="cost")
-
-
-def _columns(rows: pd.DataFrame, unit: str) -> list[Column]:
-    """A column for each batch and up to `MOST_LENGTHS` of the lengths, evenly chosen, the longest among them."""
-    if rows.empty:
-        return []
-    lengths = sorted(rows["length"].unique())
-    chosen = np.unique(np.linspace(len(lengths) - 1, 0, min(MOST_LENGTHS, len(lengths))).round().astype(int))
-    return [
-        Column(COSTS, f"b{batch}", f"B = {batch}, L = {lengths[at]:,}", unit, context_length=int(lengths[at]))
-        for batch in sorted(rows["batch"].unique())
-        for at in chosen
-    ]
-
-
-def _cell(own: pd.DataFrame, name: str, column: Column) -> Cell:
-    row = own[(own["batch"] == int(column.metric[1:])) & (own["length"] == column.context_length)]
-    if row.empty or pd.isna(row[name].iloc[0]):
-        return MISSING
-    return Cell("ok", float(row[name].iloc[0]), context_length=column.context_length)
-
-
-def _label(line: Line, variant: str) -> str:
-    formula = (PRINTED if line.published else OURS).get(variant, {}).get(line.column)
-    if formula and variant == "approximate" and line.column in BEYOND_SWITCH:
-        formula += " up to L = N"
-    return f"{line.label}: {formula}" if formula else line.label
-
-
-def _order(text: str | None) -> Cell:
-    if text is None:
-        return MISSING
-    return Cell("ok", text="0" if text == "0" else f"O({text})")
-
-
-def _agreement(rows: pd.DataFrame, agreement: Agreement) -> str:
-    """Whether two columns agree wherever both are known; empty where that is nowhere."""
-    known = rows.dropna(subset=[agreement.formula, agreement.found])
-    differ = known[known[agreement.formula] != known[agreement.found]]
-    if known.empty:
-        return ""
-    if differ.empty:
-        return f"{agreement.words} agree exactly, in all {len(known)} rows of variant, batch and length."
-    examples = ", ".join(f"{r['variant']} B = {r['batch']} L = {r['length']:,}" for _, r in differ.head(3).iterrows())
-    return f"{agreement.words} differ in {len(differ)} of {len(known)} rows, such as {examples}."
-
-
-OPTIONS: dict[str, str] = {"model": "the model whose mixers are shown"}
+def _differences(costs: Costs, words: dict[str, str]) -> list[str]:
+    """A line for each named difference between printed and ours: the variants that have it, its size at the largest."""
+    rows = costs.differences[costs.differences["quantity"].isin(list(words))]
+    largest = rows.sort_values(["batch", "length"], kind="stable").drop_duplicates(
+        ["name", "sentence", "quantity", "variant"], keep="last"
+    )
+    # What the counts of a prefill have in common is said of the first.
+    largest = largest.drop_duplicates(["name", "sentence", "variant", "amount"])
+    notes = []
+    for (name, sentence), own in largest.groupby(["name", "sentence"], sort=False):
+        sizes = [
+            f"{', '.join(in_order(same['variant']))}: {amount:+,} {words[str(quantity)]} at "
+            f"B = {same['batch'].iloc[0]}, L = {same['length'].iloc[0]:,}"
+            for (quantity, amount), same in own.groupby(["quantity", "amount"], sort=False)
+        ]
+        notes.append(f"{str(name).capitalize()}. {sentence} ({'; '.join(sizes)})")
+    return notes

@@ -9,58 +9,84 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deconattn.errors import UserError
-from deconattn.evaluation.schema import BASELINES, EVALUATION, RUN_COLUMNS
+from deconattn.evaluation.schema import BASELINES, EVALUATION
 from deconattn.files import atomic_write
+from deconattn.report import sweep
+from deconattn.result_tables import RUN_COLUMNS
 from deconattn.training.schema import TRAIN
 
-__all__ = ["BASELINES", "CELLS", "EVALUATION", "GAPS", "RUNS", "TRAIN", "TRAINING", "read_table", "write_table"]
+__all__ = [
+    "BASELINES", "CELLS", "EVALUATION", "FINDINGS", "GAPS", "RUNS", "SAMPLES", "TRAIN", "TRAINING", "read_table", "write_table"
+]  # fmt: skip
 
-TRAINING = pa.schema([*RUN_COLUMNS, *TRAIN, ("steps_averaged", pa.int64())])
+
+def _text(*names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, pa.string()) for name in names]
+
+
+def _whole(*names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, pa.int64()) for name in names]
+
+
+def _real(*names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, pa.float64()) for name in names]
+
+
+def _word(*names: str) -> list[tuple[str, pa.DataType]]:
+    return [(name, pa.dictionary(pa.int32(), pa.string())) for name in names]
+
+
+# Of `RUNS`: tokens_per_second leaves out checkpoints and held-out losses; mfu is the mean over the updates, null where
+# the device's peak is not known; data_share is the share of the updates' time that was spent waiting for rows; packages
+# are those that the run's training and evaluation recorded, with their versions.
 RUNS = pa.schema(
     [
         *RUN_COLUMNS,
-        ("layers", pa.int64()),
-        ("parameters", pa.int64()),
-        ("tokens", pa.int64()),
-        ("steps", pa.int64()),
-        ("context_length", pa.int64()),
-        ("final_train_loss", pa.float64()),
-        ("final_heldout_loss", pa.float64()),
-        ("tokens_per_second", pa.float64()),  # over the training, checkpoints and held-out losses aside
-        ("mfu", pa.float64()),  # mean over the updates; null where the device's peak is not known
-        ("data_share", pa.float64()),  # of the time of the updates, spent waiting for rows
-        ("peak_memory_bytes", pa.int64()),
-        ("status", pa.string()),
-        ("data", pa.string()),
-        ("data_sha256", pa.string()),
-        ("code", pa.string()),
-        ("packages", pa.string()),  # with their versions, as the run's training and evaluation recorded them
+        *_whole("layers", "parameters", "tokens", "steps", "context_length"),
+        ("qk_norm", pa.bool_()),
+        *_real("final_train_loss", "final_heldout_loss", "tokens_per_second", "mfu", "data_share"),
+        *_whole("peak_memory_bytes"),
+        *_text("status", "data", "data_sha256", "code", "packages"),
+        *sweep.COLUMNS,
     ]
 )
-GAPS = pa.schema([*RUN_COLUMNS, ("stage", pa.string()), ("reason", pa.string())])
-CELLS = pa.schema(
+TRAINING = pa.schema([*RUN_COLUMNS, *TRAIN, *_whole("steps_averaged")])
+SAMPLES = pa.schema(  # what intervals are made of, of the evaluations' own (`evaluation.schema.SAMPLES`)
     [
-        ("exhibit", pa.string()),
-        ("order", pa.int64()),
-        ("source", pa.string()),
-        ("model", pa.string()),
-        ("family", pa.string()),
-        ("variant", pa.string()),
-        ("layout", pa.string()),
-        ("mode", pa.string()),
-        ("column", pa.string()),
-        ("task", pa.string()),
-        ("metric", pa.string()),
-        ("context_length", pa.int64()),
-        ("value", pa.float64()),
-        ("text", pa.string()),  # where a cell is words and no number
-        ("stderr", pa.float64()),
-        ("stderr_of", pa.string()),
-        ("items", pa.int64()),
-        ("tasks", pa.int64()),
-        ("seeds", pa.int64()),
-        ("seeds_planned", pa.int64()),
-        ("status", pa.string()),
+        *_word("run", "mode", "task"),
+        *_whole("context_length", "item"),
+        *_word("document"),
+        *_real("nll"),
+        *_whole("words"),
+        ("correct", pa.int8()),
+    ]
+)
+GAPS = pa.schema([*RUN_COLUMNS, *_text("stage", "reason")])
+CELLS = pa.schema(  # `text` stands where a cell is words and no number
+    [
+        *_text("exhibit"),
+        *_whole("order"),
+        *_text("source", "model", "family", "variant", "layout", "mode", "column", "task", "metric"),
+        *_whole("context_length"),
+        *_real("value"),
+        *_text("text"),
+        *_real("stderr"),
+        *_text("stderr_of"),
+        *_whole("items", "tasks", "seeds", "seeds_planned"),
+        *_text("status"),
+    ]
+)
+FINDINGS = pa.schema(  # a row a comparison: left − right, with bounds over documents or items, and over seeds
+    [
+        *_text("model", "claim", "family", "type", "left", "right", "metric", "text"),
+        *_real("margin"),
+        *_whole("comparisons"),
+        *_real("level", "published", "value"),
+        *_text("over"),
+        *_real("number", "low", "high"),
+        *_whole("seeds"),
+        *_real("seeds_value", "seeds_low", "seeds_high"),
+        *_text("of_checkpoints", "of_variant", "needed", "settings"),
     ]
 )
 
@@ -80,18 +106,15 @@ def read_table(path: Path, schema: pa.Schema) -> pd.DataFrame:
         raise UserError(f"{path}: column missing ({error.args[0]}); needed: {', '.join(schema.names)}") from None
     except pa.ArrowException as error:
         raise UserError(f"{path}: not the Parquet table expected here ({str(error).splitlines()[0]})") from None
-    return table.to_pandas(types_mapper=_nullable)
+    # Whole numbers stay whole where some are null.
+    return table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
 
 
 def write_table(frame: pd.DataFrame, schema: pa.Schema, path: Path) -> Path:
     """Write the columns of `schema` to Parquet, whole or not at all; columns not in `frame` are null."""
-    frame = frame.reindex(columns=schema.names)
-    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False, safe=False).replace_schema_metadata()
+    frame, table = frame.reindex(columns=schema.names), schema.empty_table()
+    if not frame.empty:
+        table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False, safe=False).replace_schema_metadata()
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
     return path
-
-
-def _nullable(kind: pa.DataType) -> object:
-    """Keep whole numbers whole where some are null."""
-    return pd.Int64Dtype() if pa.types.is_integer(kind) else None

@@ -5,34 +5,38 @@ Uniform models have solid lines and filled markers, hybrids dashed lines and ope
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
-from matplotlib.textpath import text_to_path
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from deconattn.files import atomic_write
-from deconattn.report.palette import colour, marker
+from deconattn.report.names import colour, marker
 
-SINGLE_COLUMN = 3.4
-DOUBLE_COLUMN = 7.0
+SINGLE_COLUMN, DOUBLE_COLUMN = 3.4, 7.0
 """Widths in inches at which a figure is printed without scaling, so that its points are points."""
 SMALL, NORMAL = 6.5, 7.5
-FORMATS = ("svg", "pdf", "png")
 GREY = "#5c5c5c"
+STANDARD_LINE: dict[str, Any] = {"color": colour("standard"), "linewidth": 0.9, "linestyle": ":"}
 _RC: dict[str, Any] = {
-    "figure.dpi": 100,
+    "figure.dpi": 200,
     "savefig.dpi": 200,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": NORMAL,
     "axes.titlesize": NORMAL,
+    "axes.titlepad": 4,
+    "axes.titlelocation": "left",
     "axes.labelsize": NORMAL,
     "xtick.labelsize": SMALL,
     "ytick.labelsize": NORMAL,
@@ -53,7 +57,6 @@ _RC: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "deconattn",
     "pdf.fonttype": 42,
-    "path.simplify": True,
 }
 
 
@@ -62,32 +65,59 @@ def styled() -> Iterator[None]:
     """The settings of all figures, whatever the caller's own are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        for name, value in _RC.items():
-            matplotlib.rcParams[name] = value  # type: ignore[index]
+        matplotlib.rcParams.update(_RC)  # type: ignore[arg-type]
         yield
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write `<name>.svg`, `.pdf` and `.png`; no date goes in, so the same figure is the same bytes."""
-    undated: dict[str, dict[str, Any]] = {
-        "svg": {"Date": None},
-        "pdf": {"CreationDate": None, "ModDate": None},
-        "png": {},
-    }
-    paths = []
-    for kind in FORMATS:
-        path = Path(folder) / f"{name}.{kind}"
+def sheet(width: float, height: float, foot: Sequence[str]) -> Figure:
+    """A figure with constrained layout, `height` inches above the lines at its foot."""
+    # A letter of the font is about 0.56 of its size wide.
+    text = "\n".join(textwrap.fill(line, int((width - 0.1) * 72 / (0.56 * SMALL))) for line in foot if line)
+    below = (text.count("\n") + 1) * SMALL * 1.25 / 72 + 0.06 if text else 0.0
+    whole = height + below
+    figure = Figure(figsize=(width, whole), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, below / whole, 1, height / whole), w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr,call-arg]
+    figure.text(0.05 / width, 0.03 / whole, text, fontsize=SMALL, color=GREY, va="bottom", linespacing=1.25)
+    return figure
+
+
+def blank(heading: str, foot: Sequence[str]) -> Figure:
+    """A figure that has nothing to show but its foot."""
+    figure = sheet(DOUBLE_COLUMN, 1.0, foot)
+    title(figure, heading)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    empty(axes, "nothing to draw")
+    return figure
+
+
+def title(figure: FigureBase, text: str) -> None:
+    """A heading in bold at the upper left."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=NORMAL, fontweight="bold")
+
+
+def save(figure: Figure, folder: Path, name: str, kinds: Sequence[str]) -> list[Path]:
+    """Write the figure in each format; no date goes in, so the same figure is the same bytes."""
+    # The last digits of the layout's solver differ from time to time: lay out once, at rounded places.
+    figure.get_layout_engine().execute(figure)  # type: ignore[union-attr]
+    figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 6))
+    for axes in figure.axes:
+        axes.set_position(tuple(np.round(axes.get_position(original=True).bounds, 6)))
+    undated: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None, "ModDate": None}}
+    paths = [Path(folder) / f"{name}.{kind}" for kind in kinds]
+    for path, kind in zip(paths, kinds, strict=True):
         with atomic_write(path) as temporary:
-            figure.savefig(temporary, format=kind, metadata=undated[kind])
-        paths.append(path)
+            figure.savefig(temporary, format=kind, metadata=undated.get(kind))
     return paths
 
 
-def dot(variant: str, hybrid: bool, size: float = 4.5) -> dict[str, Any]:
+def dot(variant: str, hybrid: bool, size: float = 4.2) -> dict[str, Any]:
     """Keywords of `Axes.plot` for one value of a variant: filled if uniform, open if hybrid."""
     shade = colour(variant)
     # Thin arms of a filled cross and plus are enlarged to weigh as much as a disc.
-    scale = 1.2 if marker(variant) in "XP" else 0.9 if marker(variant) in "Ds" else 1.0
+    scale = {"X": 1.2, "P": 1.2, "D": 0.9, "s": 0.9}.get(marker(variant), 1.0)
     return {
         "marker": marker(variant),
         "markersize": size * scale,
@@ -104,88 +134,38 @@ def line(variant: str, hybrid: bool) -> dict[str, Any]:
     return {"color": colour(variant), "linestyle": (0, (4, 1.6)) if hybrid else "-"}
 
 
-def variant_legend(figure: Figure, variants: Sequence[str]) -> None:
-    """One line at the top of a wide figure: the marker and the name of every variant."""
-    handles = [Line2D([], [], label=variant, **dot(variant, False, 4)) for variant in variants]
+def dots(variants: Sequence[str], hybrid: bool = False) -> dict[str, dict[str, Any]]:
+    """Entries of a legend: the name of every variant and its marker."""
+    return {variant: dot(variant, hybrid, 4) for variant in variants}
+
+
+def legend(figure: Figure, entries: Mapping[str, Mapping[str, Any]], title: str = "", columns: int = 0) -> None:
+    """A legend above all panels: label → keywords of `Line2D`; its title in bold at the left."""
     figure.legend(
-        handles=handles, loc="upper center", ncols=len(handles), handletextpad=0.1, columnspacing=1.0,
-        borderaxespad=0.3, handlelength=1.4,
+        handles=[Line2D([], [], label=label, **look) for label, look in entries.items()],
+        loc="outside upper left", ncols=columns or len(entries), title=title or None, alignment="left",
+        title_fontproperties={"weight": "bold", "size": NORMAL}, handletextpad=0.4, columnspacing=1.1,
+        borderaxespad=0.2, handlelength=1.6, borderpad=0.1,
     )  # fmt: skip
 
 
-def spread_out(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move labels apart to at least `gap`, within [low, high], each as near its place as its neighbours allow.
-
-    Order is kept; where there is no room for all, they are spaced evenly over the whole range.
-    """
-    order = sorted(range(len(positions)), key=positions.__getitem__)
-    if not order:
-        return []
-    if gap * (len(order) - 1) >= high - low:
-        step = (high - low) / max(1, len(order) - 1)
-        placed = [low + step * k for k in range(len(order))]
-    else:
-        placed = _isotonic([positions[index] - gap * k for k, index in enumerate(order)])
-        placed = [min(max(p, low), high - gap * (len(order) - 1)) + gap * k for k, p in enumerate(placed)]
-    result = [0.0] * len(positions)
-    for index, place in zip(order, placed, strict=True):
-        result[index] = place
-    return result
+def empty(axes: Axes, words: str) -> None:
+    """Say in a panel why nothing is in it."""
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=GREY)
 
 
-def _isotonic(values: list[float]) -> list[float]:
-    """Least-squares non-decreasing fit by pooling adjacent violators."""
-    blocks: list[list[float]] = []
-    for value in values:
-        blocks.append([value, 1])
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            mean, count = blocks.pop()
-            blocks[-1] = [
-                (blocks[-1][0] * blocks[-1][1] + mean * count) / (blocks[-1][1] + count),
-                blocks[-1][1] + count,
-            ]
-    return [mean for mean, count in blocks for _ in range(int(count))]
+def set_ticks(axis: Axis, ticks: Sequence[float]) -> None:
+    """Numbers at these places alone."""
+    axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axis.set_minor_formatter(NullFormatter())
 
 
-def wrap(text: str, width_inches: float, size: float = SMALL) -> str:
-    """Break a text at its spaces into lines that fit a width, measured in the font that they are drawn with."""
-    font = FontProperties(family=_RC["font.sans-serif"], size=size)
-
-    def length(words: str) -> float:
-        # In pixels letters are rounded up to whole ones: a few per cent more than in print.
-        return 1.04 * text_to_path.get_text_width_height_descent(words, font, ismath=False)[0] / 72
-
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and length(longer) > width_inches:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return "\n".join(lines)
-
-
-def gap_line(gaps: Sequence[str], most: int = 6) -> str:
-    """The line under a figure that says what is not in it; empty when nothing is missing."""
-    if not gaps:
-        return ""
-    more = f"; and {len(gaps) - most} more (all are in the figure's JSON)" if len(gaps) > most else ""
-    return "Gaps: " + "; ".join(gaps[:most]) + more + "."
-
-
-def footer(figure: Figure, texts: Sequence[str], width: float) -> float:
-    """Write lines at the foot of a figure; returns the height that they take, in inches."""
-    wrapped = "\n".join(wrap(text, width - 0.1) for text in texts if text)
-    if not wrapped:
-        return 0.0
-    height = (wrapped.count("\n") + 1) * SMALL * 1.25 / 72 + 0.06
-    figure.text(
-        0.05 / width, 0.03 / figure.get_figheight(), wrapped, fontsize=SMALL, color=GREY, va="bottom", linespacing=1.25
-    )
-    return height
-
-
-def quiet(axes: Axes, grid: str = "x") -> None:
-    """Grid lines along one axis only, and no tick marks on the other."""
-    axes.grid(True, axis="x" if grid == "x" else "y")
-    axes.tick_params(axis="y" if grid == "x" else "x", length=0)
+def log_ticks(low: float, high: float, most: int = 4) -> list[float]:
+    """Two to `most` round numbers on a logarithmic axis, as many as there are; even steps where decades are too coarse."""
+    decades = 10.0 ** np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for parts in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        ticks = np.outer(decades, parts).ravel()
+        ticks = ticks[(low <= ticks) & (ticks <= high)]
+        if 2 <= len(ticks) <= most:
+            return ticks.tolist()
+    return [float(tick) for tick in MaxNLocator(max(1, most - 1)).tick_values(low, high) if low <= tick <= high]

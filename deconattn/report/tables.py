@@ -1,99 +1,148 @@
-"""Tables of models × columns, ours beside the paper's: which rows, which columns, which values.
+"""Tables 1 to 4: models × columns, ours beside the paper's: which rows, which columns, which values.
 
-How they are printed is in `table_text`, `table_html`, `table_latex`; what each exhibit holds, in `table1` … `table4`.
+How they are printed is in `print_table`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from deconattn.exhibits import BOTH, EXHIBITS, MODES
 from deconattn.report import schema
-from deconattn.report.caveat import caveats, limits_note
-from deconattn.report.gaps import baseline_gaps, run_gaps
 from deconattn.report.names import (
     BASELINES,
-    FAMILIES,
+    COLUMNS,
+    HELDOUT,
     NLU_TASKS,
-    OWN,
-    TASK_LABELS,
+    PAPER,
+    WIKITEXT,
     Column,
     Family,
+    column_of,
     condition_label,
     family_of,
     in_order,
 )
-from deconattn.report.published import PAPER, TABLE_DESCRIPTIONS, load_published, published_cells, published_has
-from deconattn.report.results import MISSING, Cell, Results
-from deconattn.report.throughput import throughput_note
+from deconattn.report.notes import caveats, limits_note, run_gaps, spread_note, throughput_note
+from deconattn.report.published import TABLE_DESCRIPTIONS, is_of, load_published, published_cells
+from deconattn.report.results import Cell, Results
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model evaluated in one mode (or a baseline): our cells and the paper's by column key, {} where there is no row."""
+    """A model evaluated in one mode, or a baseline (which has no family): the cells of one source by column key.
+
+    source: `ours` or `published`. label: what is printed beside the variant.
+    """
 
     family: Family | None
     variant: str
     layout: str
     mode: str
-    label: str
-    ours: dict[str, Cell]
-    published: dict[str, Cell]
+    source: str
+    cells: dict[str, Cell]
+    label: str = ""
 
 
 @dataclass
 class Table:
     """An exhibit ready to be printed; `lead` says what ours and the paper's values are, notes follow the values.
 
-    `row_head` stands over the labels of the rows.
+    `row_head` stands over the labels of the rows; `joined`: variants whose rows are all equal share them in print.
     """
 
     exhibit: str
-    title: str
     model: str
     columns: list[Column]
     rows: list[Row]
-    lead: list[str]
+    lead: dict[str, str]
     notes: list[str] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
     row_head: str = "layout, mode"
+    joined: bool = False
+
+    @property
+    def number(self) -> str:
+        return self.exhibit.removeprefix("table")
+
+    @property
+    def heading(self) -> str:
+        """What it is about, and the model."""
+        return f"{EXHIBITS[self.exhibit].caption.split('**')[1].rstrip('.')} ({self.model})"
+
+    @property
+    def explanation(self) -> str:
+        """The caption behind its heading."""
+        return EXHIBITS[self.exhibit].caption.split("**")[2].strip()
+
+    @property
+    def has_published(self) -> bool:
+        return any(row.source == "published" for row in self.rows)
+
+    @property
+    def own_cells(self) -> list[Cell]:
+        return [cell for row in self.rows if row.source == "ours" for cell in row.cells.values()]
 
     def tidy(self) -> pd.DataFrame:
-        """One row a cell and source (`ours`, `published`), columns as `schema.CELLS`; accuracies are fractions."""
-        out = []
-        for order, row in enumerate(self.rows):
-            for source, cells in (("ours", row.ours), ("published", row.published)):
-                for column in self.columns:
-                    if column.key in cells:
-                        out.append(self._record(order, row, source, column, cells[column.key]))
+        """A row a cell, columns as `schema.CELLS`; accuracies are fractions."""
+        out = [
+            {
+                "exhibit": self.exhibit, "order": order, "source": row.source,
+                "model": self.model if row.source == "ours" else PAPER,
+                "family": row.family.key if row.family else "baseline",
+                "variant": row.variant, "layout": row.layout, "mode": row.mode,
+                "column": column.key, "task": column.task, "metric": column.metric,
+                **asdict(cell), "context_length": cell.context_length or column.context_length,
+                "seeds": cell.seeds or None, "seeds_planned": cell.seeds_planned or None,
+            }
+            for order, row in enumerate(self.rows)
+            for column in self.columns
+            if (cell := row.cells[column.key])
+        ]  # fmt: skip
         return pd.DataFrame(out, columns=schema.CELLS.names)
 
-    def _record(self, order: int, row: Row, source: str, column: Column, cell: Cell) -> dict[str, Any]:
-        length = column.context_length if cell.context_length is None else cell.context_length
-        return {
-            "exhibit": self.exhibit, "order": order, "source": source,
-            "model": self.model if source == "ours" else PAPER,
-            "family": "baseline" if row.family is None else row.family.key,
-            "variant": row.variant, "layout": row.layout, "mode": row.mode,
-            "column": column.key, "task": column.task, "metric": column.metric, "context_length": length,
-            "value": cell.value, "text": cell.text, "stderr": cell.stderr, "stderr_of": cell.stderr_of, "items": cell.items,
-            "tasks": cell.tasks, "seeds": cell.seeds or None, "seeds_planned": cell.seeds_planned or None,
-            "status": cell.status,
-        }  # fmt: skip
+
+def table1(results: Results, options: dict[str, Any]) -> Table:
+    """The variants, uniform, hybrid and with layers skipped, on seven NLU tasks, WikiText, LAMBADA and other tasks."""
+    return _build(results, "table1", options["model"], _columns(results))
 
 
-def build(
-    results: Results,
-    exhibit: str,
-    title: str,
-    model: str,
-    candidates: Sequence[Column],
-    modes: Sequence[str] = ("full", "skip", "skip_mixer"),
-    layouts: Sequence[str] = ("uniform", "even"),
+def table2(results: Results, options: dict[str, Any]) -> Table:
+    """The same of the largest model."""
+    return _build(results, "table2", options["model"], _columns(results))
+
+
+def table3(results: Results, options: dict[str, Any]) -> Table:
+    """The same with grouped queries."""
+    return _build(results, "table3", options["model"], _columns(results))
+
+
+def table4(results: Results, options: dict[str, Any]) -> Table:
+    """How well a text is predicted, a column for every context length that we or the paper have."""
+    text = HELDOUT if options["task"] == HELDOUT.task else WIKITEXT
+    own, paper = results.scores[results.scores["model"] == options["model"]], load_published("table4")
+    lengths = {n for rows in (own, paper) for n in rows.loc[is_of(rows, text), "context_length"]}
+    columns = [
+        replace(text, label=f"{length:,} tokens", quantity=f"{text.label} {text.quantity}", context_length=int(length))
+        for length in sorted(lengths)
+    ]
+    return _build(results, "table4", options["model"], columns, modes=("full",))
+
+
+def _columns(results: Results) -> list[Column]:
+    """The paper's columns, and of each other task that is evaluated the first metric that its definition names."""
+    first = results.evaluation.drop_duplicates("task")[["task", "metric"]]
+    known = {column.task for column in COLUMNS}
+    return [*COLUMNS, *(column_of(task, metric) for task, metric in first.itertuples(index=False) if task not in known)]
+
+
+def _build(
+    results: Results, exhibit: str, model: str, candidates: Sequence[Column], modes: Sequence[str] = MODES
 ) -> Table:
     """A table of the baselines, the standard model and every variant × layout × mode that we or the paper have.
 
@@ -103,17 +152,22 @@ def build(
     results.check_models([model])
     published = load_published(exhibit)
     ours = [column for column in candidates if results.has(model, column)]
-    columns = ours or [column for column in candidates if published_has(published, column)]
-    table = Table(exhibit, title, model, columns, [], [])
-    table.rows = _baseline_rows(results, published, columns) if ours else []
-    table.rows += _model_rows(results, model, published, columns, modes, layouts)
-    table.lead = _lead(results, model, exhibit, layouts)
-    left_out = [column for column in candidates if column not in columns]
-    table.notes = _notes(results, model, table, left_out)
-    table.gaps = run_gaps(results, model, [row.variant for row in table.rows]) + _cell_gaps(results, model, table)
-    runs = results.runs
-    shown = (runs["model"] == model) & (runs["status"] != "missing") & runs["layout"].isin(["uniform", *layouts])
-    table.runs = runs.loc[shown, "run"].tolist()
+    columns = ours or [column for column in candidates if is_of(published, column).any()]
+    rows = _baseline_rows(results, published, columns) if ours else []
+    rows += _model_rows(results, model, published, columns, modes)
+    table = Table(exhibit, model, columns, rows, {}, runs=results.shown([model], BOTH))
+    tasks = [column.task for column in columns if column.task in NLU_TASKS]
+    table.lead = {
+        "ours": " ".join(caveats(results, model, BOTH, tasks)),
+        "paper": f"the values printed in {PAPER}, Table {table.number} ({TABLE_DESCRIPTIONS[exhibit]}).",
+    }
+    table.notes = _notes(results, table, [column for column in candidates if column not in columns])
+    in_grid = {(row.variant, row.layout, row.mode) for row in rows if row.source == "ours"}
+    alone = [row for row in rows if row.family and (row.variant, row.layout, row.mode) not in in_grid]
+    table.gaps = run_gaps(results, [model], [row.variant for row in rows])
+    if names := ", ".join(f"{row.variant} {row.label}".strip() for row in alone):
+        table.gaps.append(f"not in this grid, so only the paper's values are shown: {names}")
+    table.gaps += results.gaps.loc[results.gaps["stage"] == "baselines", "reason"].tolist()
     return table
 
 
@@ -121,109 +175,53 @@ def _baseline_rows(results: Results, published: pd.DataFrame, columns: list[Colu
     rows = []
     # A baseline's average is over the tasks that the models are scored on, so that the two can be compared.
     scored = [column.task for column in columns if column.task in NLU_TASKS]
-    for name, label in BASELINES.items():
+    for name in BASELINES:
         ours = {column.key: results.baseline(name, column, scored) for column in columns}
-        paper = published_cells(published, name, "uniform", "full", columns)
-        if paper or any(cell.status == "ok" for cell in ours.values()):
-            rows.append(Row(None, name, "", "full", label, ours, paper))
+        if any(cell.status == "ok" for cell in ours.values()):
+            rows.append(Row(None, name, "", "full", "ours", ours))
+        if paper := published_cells(published, name, "uniform", "full", columns):
+            rows.append(Row(None, name, "", "full", "published", paper))
     return rows
 
 
 def _model_rows(
-    results: Results,
-    model: str,
-    published: pd.DataFrame,
-    columns: list[Column],
-    modes: Sequence[str],
-    layouts: Sequence[str],
+    results: Results, model: str, published: pd.DataFrame, columns: list[Column], modes: Sequence[str]
 ) -> list[Row]:
-    grid = set(zip(*(results.runs.loc[results.runs["model"] == model, c] for c in ("variant", "layout")), strict=True))
-    evaluated = results.evaluation[results.evaluation["model"] == model]
-    paper = set(zip(*(published[c] for c in ("variant", "layout", "mode")), strict=True))
-    variants = in_order(v for v in {*(v for v, _ in grid), *(v for v, _, _ in paper)} if v not in BASELINES)
-    modes_used = {"full", *evaluated["mode"].unique()}
+    runs = results.runs[results.runs["model"] == model]
+    grid = set(zip(runs["variant"], runs["layout"], strict=True))
+    evaluated = {"full", *results.scores.loc[results.scores["model"] == model, "mode"]}
+    paper = set(zip(published["variant"], published["layout"], published["mode"], strict=True))
     rows = []
-    for variant in variants:
-        for layout in ["uniform"] if variant == "standard" else layouts:
+    for variant in in_order({v for v, _ in grid} | {v for v, _, _ in paper} - set(BASELINES)):
+        for layout in ["uniform"] if variant == "standard" else BOTH:
             for mode in ["full"] if layout == "uniform" else modes:
-                in_grid = (variant, layout) in grid
-                if not (in_grid and mode in modes_used) and (variant, layout, mode) not in paper:
-                    continue
-                # Ours has a line only where the configuration asks for it: a dash there means a gap.
-                cells = {c.key: results.cell(model, variant, layout, mode, c) for c in columns} if in_grid else {}
+                place = (variant, layout, mode)
                 label = "" if variant == "standard" else condition_label(layout, mode)
-                paper_cells = published_cells(published, variant, layout, mode, columns)
-                rows.append(Row(family_of(variant), variant, layout, mode, label, cells, paper_cells))
+                # Ours has a line only where the configuration asks for it: a dash there means a gap.
+                if (variant, layout) in grid and (mode in evaluated or place in paper):
+                    ours = {column.key: results.cell(model, *place, column) for column in columns}
+                    rows.append(Row(family_of(variant), *place, "ours", ours, label))
+                if place in paper:
+                    printed = published_cells(published, *place, columns)
+                    rows.append(Row(family_of(variant), *place, "published", printed, label))
     return rows
 
 
-def _lead(results: Results, model: str, exhibit: str, layouts: Sequence[str]) -> list[str]:
-    return [
-        "ours: " + " ".join(caveats(results, model, layouts)),
-        f"paper: the values printed in {PAPER}, {exhibit.replace('table', 'Table ')} "
-        f"({TABLE_DESCRIPTIONS[exhibit]}). Another size and other data: for orientation, not a target.",
-    ]
-
-
-def _notes(results: Results, model: str, table: Table, left_out: list[Column]) -> list[str]:
-    notes = []
-    cells = [cell for row in table.rows for cell in row.ours.values()]
-    if any(cell.stderr_of == "seeds" for cell in cells):
-        seeds = max(cell.seeds_planned for cell in cells)
-        notes.append(
-            f"ours: mean ± standard deviation over n = {seeds} seeds, or over n as marked; paper: ± standard error."
-        )
-    else:
-        notes.append("± is the standard error over the items of a task; it says nothing about other seeds.")
-    average = [row.ours["nlu_avg.acc"].tasks for row in table.rows if row.ours.get("nlu_avg.acc", MISSING).tasks]
-    if average and set(average) != {len(NLU_TASKS)}:
-        there = [t for t in NLU_TASKS if any(f"{t}.acc" == c.key for c in table.columns)]
-        notes.append(
-            f"Our average is over {_range(average)} of the seven NLU tasks "
-            f"({', '.join(TASK_LABELS[t] for t in there)}); the paper's is over all seven."
-        )
+def _notes(results: Results, table: Table, left_out: list[Column]) -> list[str]:
+    notes = [spread_note(table.own_cells)]
+    seeds = max((cell.seeds_planned for cell in table.own_cells), default=0)
+    if seeds > 1:
+        notes.append(f"Each value of ours is the mean over {seeds} seeds, or over n where n is given.")
+    if any(cell.stderr is not None for row in table.rows if row.source == "published" for cell in row.cells.values()):
+        notes.append("The paper's ± is the standard error over test items.")
+    if counts := sorted({cell.tasks for cell in table.own_cells if cell.tasks not in (None, len(NLU_TASKS))}):
+        there = ", ".join(column.label for column in table.columns if column.task in NLU_TASKS)
+        number = " or ".join(map(str, counts))
+        notes.append(f"Our average is over {number} of the seven NLU tasks ({there}); the paper's is over all seven.")
     if left_out:
         names = ", ".join(f"{column.label} {column.quantity.removesuffix(', %')}" for column in left_out)
-        notes.append(f"Columns left out, as no run of {model} was evaluated on them: {names}.")
-    notes += [note for note in (limits_note(results, model), throughput_note(results, model)) if note]
-    if any(cell.after_divergence for cell in cells):
+        notes.append(f"Columns left out, as no run of {table.model} was evaluated on them: {names}.")
+    notes += [limits_note(results, table.model), throughput_note(results, table.model)]
+    if any(cell.after_divergence for cell in table.own_cells):
         notes.append("† training of this model (of one of its seeds) diverged; evaluated as it was left.")
-    return notes
-
-
-def _range(numbers: list[int | None]) -> str:
-    known = sorted({number for number in numbers if number is not None})
-    return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
-
-
-def _cell_gaps(results: Results, model: str, table: Table) -> list[str]:
-    """Evaluations that this table lacks although their run is there, rows that are only the paper's, baselines."""
-    own = results.gaps[results.gaps["model"] == model]
-    explained = set(zip(own["variant"], own["layout"], strict=True))
-    grid = set(zip(results.runs["model"], results.runs["variant"], results.runs["layout"], strict=True))
-    lines: list[str] = []
-    absent: list[str] = []
-    for row in table.rows:
-        if row.family is None or (row.variant, row.layout) in explained:
-            continue
-        name = " ".join(part for part in (row.variant, row.label) if part)
-        if (model, row.variant, row.layout) not in grid:
-            absent.append(name)
-            continue
-        without = [c for c in table.columns if row.ours[c.key].status == "missing"]
-        if without:
-            what = "in any column" if len(without) == len(table.columns) else ", ".join(c.label for c in without)
-            lines.append(f"{name}: not evaluated ({what})")
-    if absent:
-        lines.append(f"not in this grid, so only the paper's values are shown: {', '.join(absent)}")
-    return lines + baseline_gaps(results)
-
-
-def families_of(table: Table) -> list[tuple[Family | None, list[Row]]]:
-    """The rows in groups: baselines, then the families in the paper's order, a user's own last."""
-    groups: list[tuple[Family | None, list[Row]]] = []
-    for family in (None, *FAMILIES, OWN):
-        rows = [row for row in table.rows if row.family == family]
-        if rows:
-            groups.append((family, rows))
-    return groups
+    return [note for note in notes if note]

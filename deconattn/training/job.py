@@ -1,175 +1,199 @@
 """The pretrain stage as a job: a training with a lock, a deadline, progress and measurements around it.
 
-What stands here and in the modules that only this one imports can change no result, and so is no part of a run's code.
+Nothing here, or in the modules that only this one imports, can change a result; so it is no part of a run's code.
 """
 
 from __future__ import annotations
 
 import os
+import resource
+import shutil
+import sys
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from deconattn.model import LanguageModel
+from deconattn import bf16
+from deconattn.costs import training_flops
+from deconattn.decoder import LanguageModel
+from deconattn.peaks import peak_of
 from deconattn.training import divergence
-from deconattn.training.distributed import Process, Sharding, process_group
-from deconattn.training.hooks import Hooks, Stopped
 from deconattn.training.lock import RunLock
-from deconattn.training.machine import end_with_parent
+from deconattn.training.loop import Hooks, Stopped
 from deconattn.training.microbatch import sequences_that_fit
+from deconattn.training.parallel import Loss, Process, process_group
+from deconattn.training.progress import Progress
 from deconattn.training.run import RunFiles, pretrain
-from deconattn.training.stops import StopWatch
-from deconattn.training.throughput import Meter, peak_flops
+from deconattn.training.stops import StopWatch, end_with_parent
 
 WRITE_BYTES_PER_SECOND = 200e6  # until a checkpoint has been timed: a busy network file system
 
 
-class Reporter(Protocol):
-    """Who is told how far a training is."""
-
-    def start(self, done: int) -> None: ...
-    def step(self, done: int, loss: float, tokens_per_second: float) -> None: ...
-    def say(self, text: str) -> None: ...
-    def close(self) -> None: ...
-
-
 class JobHooks(Hooks):
-    """Ties one process of a training to its stop watch, its run's lock and, in process 0, those who are told."""
+    """Ties one process of a training to its stop watch and, in process 0, to the run's lock, progress and record."""
 
     def __init__(
-        self, process: Process, stops: StopWatch, lock: RunLock | None, progress: Reporter | None, spec: dict[str, Any],
-        device_memory_gb: float | None, device_tflops: float | None, sharding: Sharding,
+        self, run: RunFiles, process: Process, stops: StopWatch, lock: RunLock, progress: Progress | None, options: Namespace,
+        finish: Callable[[dict[str, Any]], None],
     ) -> None:  # fmt: skip
-        self.process, self.stops, self.lock, self.progress = process, stops, lock, progress
-        self.bf16 = spec["training"]["precision"] == "bf16"
-        self.peak = peak_flops(process.device, spec["training"]["precision"], device_tflops)
-        self.device_memory = None if device_memory_gb is None else int(device_memory_gb * 1e9)
-        self.shares = process.world if sharding == "full" else 1
-        self.meter: Meter | None = None
+        self.run, self.process, self.stops, self.lock, self.progress = run, process, stops, lock, progress
+        self.options, self.finish = options, finish
+        self.stopped_by: str | None = None
 
-    def prepared(self, model: LanguageModel) -> None:
-        self.meter = Meter(model.config, self.process.device, self.process.world, self.peak)
-        self.stops.save_seconds = 12 * sum(map(torch.numel, model.parameters())) / WRITE_BYTES_PER_SECOND
+    def prepared(self, loss: Loss, share: int, length: int) -> int:
+        """The micro-batch that is asked for, or else that fits into the device's memory."""
+        self.flops = cache(partial(training_flops, loss.model.config))
+        self.stops.save_seconds = 12 * sum(map(torch.numel, loss.parameters())) / WRITE_BYTES_PER_SECOND
+        if self.options.micro_batch_size:
+            return min(share, int(self.options.micro_batch_size))
+        if self.options.device_memory_gb:
+            memory = int(self.options.device_memory_gb * 1e9)
+        elif self.process.device.type == "cuda":
+            memory = torch.cuda.get_device_properties(self.process.device).total_memory
+        else:
+            return share
+        found = sequences_that_fit(
+            loss, share, length, memory, self.process.world if self.options.sharding == "full" else 1
+        )
+        self.report(f"micro-batches of {found} of {share} sequences, for {memory / 1e9:.0f} GB")
+        return found
 
-    def started(self, done: int) -> None:
+    def stepped(self, row: dict[str, Any]) -> None:
         if self.progress:
-            self.progress.start(done)
+            self.progress.step(row)
 
-    def stepped(self, done: int, loss: float, tokens_per_second: float) -> None:
-        if self.progress:
-            self.progress.step(done, loss, tokens_per_second)
-
-    def said(self, text: str) -> None:
+    def report(self, text: str) -> None:
         if self.progress:
             self.progress.say(text)
 
     def stop_reason(self) -> str | None:
-        return self.process.any(self.stops.wanted())
+        self.stopped_by = self.process.any(self.stops.reason())
+        return self.stopped_by
 
     def nothing_to_save(self) -> AbstractContextManager[None]:
         return self.stops.nothing_to_save()
 
     def before_write(self) -> None:
-        if self.lock:
-            self.lock.check()
+        self.lock.check()
 
     def saved(self, seconds: float) -> None:
         self.stops.save_seconds = max(self.stops.save_seconds, seconds)
 
     def measured(self, sequences: int, length: int, seconds: float) -> dict[str, Any]:
-        assert self.meter is not None
-        return self.meter(sequences, length, seconds)
+        """The columns `mfu` and `peak_memory_bytes` (allocated on a GPU, else resident), in process 0.
 
-    def micro_batch(self, model: LanguageModel, share: int, length: int) -> int:
-        memory = self.device_memory
-        if memory is None and self.process.device.type == "cuda":
-            memory = torch.cuda.get_device_properties(self.process.device).total_memory
-        if memory is None:
-            return share
-        found = sequences_that_fit(model, share, length, memory, self.shares, self.bf16)
-        self.said(f"micro-batches of {found} of {share} sequences, for {memory / 1e9:.0f} GB")
-        return found
+        MFU (Chowdhery et al., 2022) counts the FLOPs that the variant needs, once each, forward and backward: less than are
+        done where activations are computed again, and other than standard attention's for the other variants. What the device
+        could do at most is stated, or its maker's figure; where neither is known, MFU is None.
+        """
+        if not self.process.leads:
+            return {}
+        device, peak = self.process.device, 1e12 * (self.options.device_tflops or 0.0)
+        if device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(device)
+            if not peak and self.run.spec["training"]["precision"] == "bf16":
+                peak = (peak_of(torch.cuda.get_device_name(device)) or (0.0,))[0]
+        else:
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        mfu = self.flops(sequences, length) / seconds / (peak * self.process.world) if peak else None
+        return {"mfu": mfu, "peak_memory_bytes": memory}
 
     def largest_scores(self, model: LanguageModel, rows: Tensor) -> str:
         return divergence.largest_scores(model, rows)
+
+    def finished(self, facts: dict[str, Any]) -> None:
+        self.finish(facts)
+        if not self.options.keep_checkpoints and (problem := delete_checkpoints(self.run.folder)):
+            self.report(problem)
+
+
+def delete_checkpoints(run_folder: Path) -> str | None:
+    """Delete the checkpoints of a finished run if its weights, read again, are those of the last one; else say so."""
+    found = sorted(run_folder.glob("checkpoints/step-*"))
+    for last in found[-1:]:
+        paths = [folder / "model.safetensors" for folder in (last, run_folder / "model")]
+        try:
+            with ExitStack() as stack:
+                saved, written = (stack.enter_context(safe_open(path, "pt")) for path in paths)
+                same = all(torch.equal(saved.get_tensor(key), written.get_tensor(key)) for key in saved.keys())
+        except (OSError, SafetensorError):
+            same = False
+        if not same:
+            return f"{paths[1]}: not the weights of {last.name}; the checkpoints are kept"
+    for path in found:
+        shutil.rmtree(path, ignore_errors=True)
+    return None
 
 
 def run_job(
     run_folder: Path,
     tokens: Path,
-    *,
-    side_text: Path | None = None,
-    tokenizer: Path | None = None,
-    micro_batch_size: int | None = None,
-    device_memory_gb: float | None = None,
-    device_tflops: float | None = None,
-    sharding: Sharding = "none",
-    threads: int = 1,
-    device: str = "auto",
-    compiled: bool = False,
-    checkpoint_minutes: float = 15.0,
-    deadline_minutes: float | None = None,
-    take_over: bool = False,
-    make_progress: Callable[[str, int, Path], Reporter],
+    side_text: Path | None,
+    tokenizer: Path | None,
+    options: Namespace,
+    finish: Callable[[dict[str, Any]], None],
 ) -> None:
     """Train the run of `run_folder/spec.json` on the token table `tokens`; a finished run returns at once.
 
-    A run that another process is training is refused, or, with `take_over`, asked for.
+    `options` are those of `deconattn pretrain`; `finish` writes the run's record. A run that another process trains is
+    refused or, with `take_over`, that process is asked to leave.
 
     Raises:
-        Stopped: asked to stop before the end; the same call goes on from the checkpoint.
+        Stopped: the run was stopped before its end; the same call goes on from the checkpoint.
         UserError: input that does not fit, a run that is taken, a loss that is not finite with `on_divergence: stop`.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         end_with_parent()
-    stops = StopWatch(deadline_minutes)
+    stops = StopWatch(options.deadline_minutes, run_folder)
     run = RunFiles(run_folder, tokens)
-    stops.name = run.spec["run"]
-    torch.set_num_threads(threads)
-    with ExitStack() as group:
+    name, training = run.spec["run"], run.spec["training"]
+    torch.set_num_threads(options.threads)
+    lock = RunLock(run_folder / "lock")  # of process 0
+
+    def own() -> bool:
+        lock.acquire(options.take_over)
+        stops.lock = lock
+        return run.is_finished()  # by the process that was asked to leave
+
+    with ExitStack() as at_end:
         with stops.nothing_to_save():  # the other processes may never come
-            process = group.enter_context(process_group(device))
-        if process.any("finished" if run.is_finished() else None):
-            stops.close()
+            process = at_end.enter_context(process_group(options.device))
+        at_end.callback(lock.release)
+        at_end.callback(stops.close)
+        if process.lead(run.is_finished):
             return
-        lock = RunLock(run_folder / "lock") if process.leads else None
         with stops.nothing_to_save():
-            process.lead(partial(_own, lock, take_over, stops))
+            finished = process.lead(own)
+        if finished:
+            return
         progress = None
+        if process.leads:
+            progress = Progress(name, training["steps"], run_folder)
+            at_end.callback(progress.close)
+            if training["precision"] == "bf16" and bf16.is_slow(process.device.type):
+                progress.say(bf16.SLOW)
+        hooks = JobHooks(run, process, stops, lock, progress, options, finish)
         try:
-            if process.any("finished" if run.is_finished() else None):
-                return  # by the one that was asked to leave
-            if process.leads:
-                log = run_folder / "log" / "pretrain.log"
-                progress = make_progress(run.spec["run"], run.spec["training"]["steps"], log)
-            hooks = JobHooks(
-                process, stops, lock, progress, run.spec, device_memory_gb, device_tflops, sharding
-            )  # fmt: skip
             pretrain(
-                run, process, hooks, side_text=side_text, tokenizer=tokenizer, micro_batch_size=micro_batch_size,
-                sharding=sharding, compiled=compiled, checkpoint_minutes=checkpoint_minutes,
+                run, process, hooks, side_text=side_text, tokenizer=tokenizer, sharding=options.sharding,
+                compiled=options.compile, checkpoint_minutes=options.checkpoint_minutes,
             )  # fmt: skip
         except Stopped as stopped:
-            if progress:
-                progress.say(str(stopped))
+            hooks.report(str(stopped))
+            # The others wait: the launcher ends them all as soon as one has ended.
+            if said := process.lead(lambda: stops.requeue.ask(hooks.stopped_by or "")):
+                hooks.report(said)
             raise
-        finally:
-            if progress:
-                progress.close()
-            stops.close()
-            if lock:
-                lock.release()
-
-
-def _own(lock: RunLock | None, take_over: bool, stops: StopWatch) -> None:
-    assert lock is not None  # of the process that leads
-    lock.acquire(take_over)
-    stops.tick, stops.tick_seconds, stops.leave = lock.beat, lock.beat_seconds, lock.release
-
-
-__all__ = ["Stopped", "run_job"]
+        except RuntimeError as error:
+            # A process that has ended breaks the exchange of the others. The launcher ends as that one did.
+            if process.world == 1 or not (reason := stops.soon()):
+                raise
+            hooks.report(f"stopped by {reason}: {str(error).splitlines()[0]}")
+            sys.exit(1)

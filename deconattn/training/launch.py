@@ -1,8 +1,8 @@
 """Several processes for one training: torchrun with an exit code that means something, on one node or several.
 
 torchrun turns every failure of a process into 1. A scheduler must tell "stopped in time, try again" (75) and "bad input"
-(2) from a crash, so this calls torchrun as a library and ends as its processes did. Signals are passed on to them: they
-know how to save. On several nodes one of these runs on each, started by srun, whose environment says where they meet.
+(2) from a crash, so this calls torchrun as a library and ends as its processes did. It passes signals on to them: they
+know how to save. On several nodes srun starts one of these on each, and its environment says where they meet.
 """
 
 from __future__ import annotations
@@ -13,20 +13,27 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
-from deconattn.training.early import EXIT_PREEMPTED, LAUNCHER, SIGNALS, leave
+from deconattn.training.lock import mark_killed
+from deconattn.training.stops import EXIT_PREEMPTED, LAUNCHER, SIGNALS, hear, leave
 
 PORTS = (20_000, 30_000)  # where nodes meet: one of them, by the number of the job
 
 
 def launch(processes: int, arguments: list[str]) -> int:
-    """Run `python -m deconattn` with `arguments` in `processes` processes on this node; returns the exit code.
+    """Run `python -m deconattn pretrain RUN …` (`arguments`) in `processes` processes on this node; returns the exit code.
 
     0 when all ended well; 75 when one was stopped in time; else that of the first that failed, 1 if a signal killed it.
     """
-    Listener()
+    # A thread hears signals, so that a launcher that is deep in an import or waits for other nodes hears them too. What it
+    # starts has them blocked until it can handle them.
+    os.environ[LAUNCHER] = str(os.getpid())
+    threading.Thread(target=_pass_signals_on, args=hear(), name="listener", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -34,18 +41,13 @@ def launch(processes: int, arguments: list[str]) -> int:
     # A process says itself, in one line, why it ends.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     # torchrun's own handler of these signals would end the processes before they have saved.
-    options = [
-        *_meeting_place(),
-        f"--nproc-per-node={processes}",
-        "--signals-to-handle=SIGHUP",
-        "-m",
-        "deconattn",
-        *arguments,
-    ]
+    options = [*_meeting_place(), f"--nproc-per-node={processes}", "--signals-to-handle=SIGHUP", "-m", "deconattn"]
     try:
-        torchrun.run(torchrun.parse_args(options))
+        torchrun.run(torchrun.parse_args([*options, *arguments]))
     except ChildFailedError as error:
         codes = [failure.exitcode for failure in error.failures.values()]
+        if -signal.SIGKILL in codes:
+            mark_killed(Path(arguments[1]))
         if EXIT_PREEMPTED in codes:
             return EXIT_PREEMPTED
         return max(1, error.get_first_failure()[1].exitcode)
@@ -64,50 +66,29 @@ def _meeting_place() -> list[str]:
     ]  # fmt: skip
 
 
-class Listener:
-    """Passes signals on to the processes of this launcher: those that are there, and those that come later.
+def _pass_signals_on(heard: socket.socket, _speaks: socket.socket) -> None:
+    """Send each signal on to the processes of this launcher: those that are there, and those that come later.
 
-    A thread of its own hears them, so that a launcher that is deep in an import or waits for other nodes hears them too.
-    One that has started nothing yet ends at once with 75: a process that it was just starting sees that it has gone.
+    A launcher that has started nothing yet ends at once with 75: a process that it was just starting sees that it has gone.
     """
-
-    def __init__(self) -> None:
-        self._heard, self._speaks = socket.socketpair()
-        self._speaks.setblocking(False)
-        signal.set_wakeup_fd(self._speaks.fileno(), warn_on_full_buffer=False)
-        for number in SIGNALS:
-            signal.signal(number, lambda *_: None)
-        os.environ[LAUNCHER] = str(os.getpid())
-        threading.Thread(target=self._listen, name="listener", daemon=True).start()
-        # The thread hears them. What this one starts has them blocked until it can handle them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-    def _listen(self) -> None:
-        number: int | None = None
-        told: set[int] = set()
-        while True:
-            for heard in self._next():
-                if heard in SIGNALS:
-                    number, told = heard, set()
-                    self._heard.settimeout(0.1)
-            if number is None:
-                continue
-            children = psutil.Process().children()
-            if not children and not told:
-                leave(signal.Signals(number).name)
-            for child in children:
-                if child.pid not in told:
-                    told.add(child.pid)
-                    try:
-                        child.send_signal(number)
-                    except psutil.Error:
-                        pass  # it has ended by itself
-
-    def _next(self) -> bytes:
-        try:
-            return self._heard.recv(64)
-        except TimeoutError:
-            return b""
+    number: int | None = None
+    told: set[int] = set()
+    while True:
+        with suppress(TimeoutError):
+            for value in heard.recv(64):
+                if value in SIGNALS:
+                    number, told = value, set()
+                    heard.settimeout(0.1)
+        if number is None:
+            continue
+        children = psutil.Process().children()
+        if not children and not told:
+            leave(signal.Signals(number).name)
+        for child in children:
+            if child.pid not in told:
+                told.add(child.pid)
+                with suppress(psutil.Error):  # it has ended by itself
+                    child.send_signal(number)
 
 
 if __name__ == "__main__":

@@ -1,206 +1,193 @@
 """One writer a run: a lock in the run's folder that outlives a crash of its owner, on one machine or several.
 
 Each owner of a run makes a file `lock/NNNNNN.json` with a number one higher than the last; the highest number owns the run.
-Making it is exclusive, so of several that want a free run one gets it, and none can remove another's. The number is a
-fencing token too (Kleppmann, 2016): an owner that slept through losing the run finds a higher one before it writes.
+Making it is exclusive and none is ever deleted, so of several that want a free run one gets it. The number is a fencing
+token too (Kleppmann, 2016): an owner that slept through losing the run finds a higher one before it writes.
 
-The file says who the owner is (host, process, job) and ends in a counter that the owner raises while it lives. A run is free
-when its owner has left; when its process is gone, which those on the same machine can see at once; or when the counter has
-stood still for `STALE_SECONDS` by the watcher's own clock. No two clocks are ever compared, and none that can be set back
-is read.
+The owner holds its file locked (flock), which ends with its process: whoever is on the same machine sees at once whether it
+lives. For the others it touches the file: one that stands still for `STALE_SECONDS` by the watcher's own clock is a dead
+owner's. No two clocks are compared. An owner that leaves sets the time to 0. One that was killed has not, and so the next
+job gets more memory (`Rules.memory`).
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from deconattn.errors import UserError
-from deconattn.training.machine import start_of
 
-STALE_SECONDS = 60.0  # a counter that stood still for so long belongs to nobody; beats are a twelfth of it apart
-PATIENCE_SECONDS = 1800.0  # for an owner that was asked to leave, and still lives, to save and go
-_LEFT = "left"
-_WIDTH = 20  # of the counter: rewritten in place, which needs no space on a disk that is full
-
-
-def this_process() -> dict[str, Any]:
-    """Who this is: host, process and job, and what tells its process from a later one of the same number."""
-    return {
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "job": os.environ.get("SLURM_JOB_ID"),
-        "since": datetime.now().isoformat(timespec="seconds"),
-        "machine": _machine(),
-        "started": start_of(os.getpid()),
-    }
+STALE_SECONDS = 60.0  # an owner elsewhere that is silent for so long is dead; beats are a twelfth of it apart
+PATIENCE_SECONDS = 1800.0  # for a live owner that is to leave, to save and go
+LEFT = (0, 0)  # the time of an owner's file once it has left: setting it needs no space on a full disk
+SILENT_HOURS = 24.0  # for `owner_of`, which does not wait: a file this old, of an owner elsewhere, was left behind
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def _machine() -> str | None:
-    """What two processes have in common that can see each other: this boot of a machine, and its process numbers."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return None
+def _machine() -> str:
+    return BOOT.read_text(encoding="utf-8").strip() if BOOT.exists() else platform.node()
+
+
+def _this_process() -> str:
+    who = {"host": platform.node(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID"), "machine": _machine()}
+    return json.dumps({**who, "since": datetime.now().isoformat(timespec="seconds")})
 
 
 @dataclass(frozen=True)
 class Owner:
-    """An owner's file as it was read: who it is and the state of its counter; `who` is empty for a file cut short."""
+    """Who a file names (empty if it was cut short), when it was touched (ns), and whether its process lives.
+
+    `lives` is None where that cannot be seen: on another machine, or on a file system without locks.
+    """
 
     number: int
     who: dict[str, Any]
-    beat: str
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this machine can see its process, alive or dead."""
-        return self.who.get("started") is not None and self.who.get("machine") == _machine() is not None
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it has left, or its process is known to be dead."""
-        return self.beat == _LEFT or (self.is_here and start_of(self.who["pid"]) != self.who["started"])
+    touched: int
+    lives: bool | None
 
     def __str__(self) -> str:
-        job = f", job {self.who['job']}" if self.who.get("job") else ""
-        return f"process {self.who.get('pid')} on {self.who.get('host')}{job}, since {self.who.get('since')}"
+        if not self.who:
+            return "a process whose file in lock/ is cut short"
+        job = f", job {self.who['job']}" if self.who["job"] else ""
+        return f"process {self.who['pid']} on {self.who['host']}{job}, since {self.who['since']}"
+
+
+def _read(path: Path, number: int = 0) -> Owner:
+    who: dict[str, Any] = {}
+    with open(path, encoding="utf-8") as stream:
+        touched = os.fstat(stream.fileno()).st_mtime_ns
+        with suppress(ValueError):
+            who = json.load(stream)
+        lives = None if touched else False
+        if touched and who.get("machine") == _machine():
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                lives = False
+            except BlockingIOError:
+                lives = True
+            except OSError:
+                lives = None
+    return Owner(number, who, touched, lives)
 
 
 class RunLock:
-    """The lock of one run. Files lie in `folder`; `stale_seconds` is after how long a silent owner counts as dead."""
+    """The lock of one run. Files lie in `folder`; `stale_seconds` is after how long a silent owner elsewhere counts as dead."""
 
     def __init__(self, folder: Path, stale_seconds: float = STALE_SECONDS) -> None:
         self.folder, self.stale_seconds = folder, stale_seconds
         self.beat_seconds = stale_seconds / 12
-        self._number: int | None = None
-        self._beats = 0
+        self._number = 0
+        self._file: FileIO | None = None
 
-    def acquire(self, take_over: bool = False, patience: float = PATIENCE_SECONDS) -> None:
-        """Own the run from here on. With `take_over` a live owner is asked to save and leave, and waited for.
+    def acquire(self, take_over: bool = False, patience: float = PATIENCE_SECONDS, wait: bool = False) -> None:
+        """Own the run from here on. With `take_over` a live owner is asked to save and leave, and waited for; with `wait` it is
+        waited for until it ends by itself.
 
         Raises:
             UserError: the run has a live owner, or one that did not leave; or the folder cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            while not self._claim(self._wait_until_free(take_over, patience)):
-                pass
+            while not self._file:
+                self._number = self._wait_until_free(take_over, patience, wait) + 1
+                with suppress(FileExistsError):
+                    self._file = open(self._path(self._number), "xb", buffering=0)
+            with suppress(OSError):  # a file system without locks: silence alone tells that it is dead
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._file.write(_this_process().encode())
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written ({error.strerror})") from None
 
-    def _claim(self, number: int) -> bool:
-        path = self._path(number)
-        try:
-            with open(path, "x") as stream:
-                stream.write(json.dumps(this_process()) + "\n" + f"{0:0{_WIDTH}d}")
-                stream.flush()
-                os.fsync(stream.fileno())
-        except FileExistsError:
-            return False
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-        if self._highest() != number:  # it looked into the folder before there was anything there
-            return False
-        self._number = number
-        for old in self.folder.iterdir():
-            if old.name[:6].isdigit() and int(old.name[:6]) < number:
-                old.unlink(missing_ok=True)
-        return True
-
-    def _wait_until_free(self, take_over: bool, patience: float) -> int:
-        """The number to claim, once the run is free."""
-        first: Owner | None = None
-        seen: Owner | None = None
-        began = still_since = time.monotonic()
-        while True:
-            number = self._highest()
-            owner = self._read(number) if number else None
-            if owner is None or owner.is_gone:
-                return number + 1
+    def _wait_until_free(self, take_over: bool, patience: float, wait: bool) -> int:
+        """The number of the last owner, once the run is free."""
+        run, seen = self.folder.parent, self.owner()
+        owner, began = seen, time.monotonic()
+        still_since = began
+        while owner and owner.lives is not False:
             now = time.monotonic()
-            if seen is None or (owner.number, owner.beat) != (seen.number, seen.beat):
+            if owner.lives or owner != seen:
+                if not (take_over or wait):
+                    raise UserError(f"{run}: already being trained by {owner}; wait for it or end it first")
+                if take_over and now - began > patience:
+                    raise UserError(f"{run}: {owner} was asked to leave {patience:.0f} s ago and has not")
                 seen, still_since = owner, now
-            first = first or owner
-            alive = owner.is_here or (owner.number, owner.beat) != (first.number, first.beat)
-            if not owner.is_here and now - still_since > self.stale_seconds:
-                return number + 1
-            if alive and not take_over:
-                raise UserError(f"{self.folder.parent}: already being trained by {owner}; wait for it or end it first")
-            if alive and now - began > patience:
-                raise UserError(f"{self.folder.parent}: {owner} was asked to leave {patience:.0f} s ago and has not")
-            if take_over:
-                self._ask(number)
+            elif now - still_since > self.stale_seconds:
+                break
+            asked = self._asked(owner.number)
+            if take_over and not asked.exists():
+                asked.write_text(_this_process(), encoding="utf-8")
             time.sleep(min(0.2, self.beat_seconds))
+            owner = self.owner()
+        return owner.number if owner else 0
 
-    def _ask(self, number: int) -> None:
-        asked = self._path(number).with_suffix(".ask")
-        if not asked.exists():
-            asked.write_text(json.dumps(this_process()))
+    def owner(self) -> Owner | None:
+        """The owner of the highest number, alive or not."""
+        number = max((int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit()), default=0)
+        return _read(self._path(number), number) if number else None
 
     # ---- for the owner ----------------------------------------------------------------------------------------------
     def beat(self) -> str | None:
-        """Show that the owner lives; returns who wants the run, if someone asked for it or has taken it."""
-        self._beats += 1
-        self._write_beat(f"{self._beats:0{_WIDTH}d}")
-        assert self._number is not None
-        try:
-            if self._highest() > self._number:
+        """Show that the owner lives; returns who is to go on with the run, if another process claims it or has taken it."""
+        with suppress(OSError):  # a file system that does not answer for a moment; the next beat looks again
+            if self._is_lost():
                 return "another process, which took the run over"
-            asked = self._path(self._number).with_suffix(".ask")
-            if asked.exists():
-                return f"{Owner(0, json.loads(asked.read_text() or '{}'), '')}, which goes on with the run"
-        except (OSError, ValueError):
-            pass  # a file system that does not answer for a moment; the next beat looks again
+            if (asked := self._asked(self._number)).exists():
+                return f"{_read(asked)}, which goes on with the run"
         return None
 
     def check(self) -> None:
-        """Raise `UserError` when the run has another owner by now. Beats first: on NFS, what was looked up is fresh then."""
-        self._beats += 1
-        self._write_beat(f"{self._beats:0{_WIDTH}d}")
-        highest = self._highest()
-        if self._number is not None and highest != self._number:
+        """Raise `UserError` when the run has another owner by now."""
+        if self._is_lost():
             raise UserError(
-                f"{self.folder.parent}: taken over by {self._read(highest) or 'another process'} while this one did not "
-                "respond; nothing was written"
+                f"{self.folder.parent}: taken over by {self.owner()} while this one did not respond; nothing was written"
             )
 
     def release(self) -> None:
-        """Leave the run. The file stays: it says who was the last, and keeps the numbers rising."""
-        if self._number is not None:
-            self._write_beat(f"{_LEFT:<{_WIDTH}}")
-            self._number = None
+        """Leave the run."""
+        if self._file:
+            self._touch(LEFT)
+            self._file.close()
+            self._file = None
 
-    def _write_beat(self, text: str) -> None:
-        try:
-            with open(self._path(self._number or 0), "r+") as stream:
-                stream.seek(os.fstat(stream.fileno()).st_size - _WIDTH)
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError:
-            pass  # the disk is full or away: others will see a silent owner, and it will see them before it writes
+    def _is_lost(self) -> bool:
+        """Whether the run has another owner by now. Touches first: on NFS, what is looked up is fresh then."""
+        self._touch()
+        owner = self.owner()
+        return bool(self._file and owner and owner.number != self._number)
 
-    # ---- files --------------------------------------------------------------------------------------------------------
+    def _touch(self, times: tuple[int, int] | None = None) -> None:
+        with suppress(OSError):  # the disk is away: others see a silent owner, and it sees them before it writes
+            os.utime(self._path(self._number), times)
+
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.json"
 
-    def _highest(self) -> int:
-        return max((int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit()), default=0)
+    def _asked(self, number: int) -> Path:
+        return self._path(number).with_suffix(".ask")
 
-    def _read(self, number: int) -> Owner | None:
-        try:
-            who, _, beat = self._path(number).read_text().partition("\n")
-            return Owner(number, json.loads(who), beat.strip())
-        except FileNotFoundError:
-            return None  # a newer owner has tidied up
-        except ValueError:
-            return Owner(number, {}, "")
+
+def mark_killed(run: Path) -> None:
+    """Let the last owner of a run count as killed, though it has left: another of its processes was."""
+    if files := sorted((run / "lock").glob("*.json")):
+        os.utime(files[-1])
+
+
+def owner_of(run: Path) -> str | None:
+    """Who works on a run, or on another result, now, as far as can be told from here without waiting; None: nobody."""
+    try:
+        owner = RunLock(run / "lock").owner()
+    except OSError as error:
+        return f"a process that cannot be known ({error.strerror})"
+    if owner is None or owner.lives is False:
+        return None
+    is_silent = time.time() - owner.touched / 1e9 > SILENT_HOURS * 3600
+    return None if is_silent and owner.lives is None else str(owner)

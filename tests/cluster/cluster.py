@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import skip_or_fail
+from tests.project import CONFIG, Project
 
 HERE = Path(__file__).parent
 
@@ -27,23 +28,18 @@ class Slurm:
     environment: dict[str, str]
 
     @classmethod
-    def start(cls, state: Path, **knobs: object) -> Slurm:
-        """Start one in `state`; knobs as start-slurm.sh has them."""
+    def start(cls, state: Path) -> Slurm:
+        """Start one in `state`."""
         if os.geteuid() != 0 or not all(shutil.which(name) for name in ("slurmctld", "slurmd", "munged")):
             skip_or_fail("no Slurm to test on: it needs root and the packages slurm-wlm and munge")
         started = subprocess.run(
-            [HERE / "start-slurm.sh", state],
-            env={**os.environ, "PORT": str(_free_ports(4)), **{name: str(value) for name, value in knobs.items()}},
-            capture_output=True, text=True,
+            [HERE / "start-slurm.sh", state], env={**os.environ, "PORT": str(_free_ports(4))}, capture_output=True, text=True,
         )  # fmt: skip
         found = cls(state, {})
         if started.returncode:
             found.stop()
             pytest.fail(started.stdout + started.stderr)
-        found.environment = {
-            "SLURM_CONF": str(state / "slurm.conf"),
-            "PATH": f"{state / 'bin'}:{os.environ['PATH']}",
-        }
+        found.environment = {"SLURM_CONF": str(state / "slurm.conf")}
         return found
 
     def stop(self) -> None:
@@ -51,21 +47,34 @@ class Slurm:
 
     def call(self, *command: str) -> str:
         """The output of a Slurm command."""
-        return subprocess.run(
-            command, env={**os.environ, **self.environment}, capture_output=True, text=True, check=True
-        ).stdout  # fmt: skip
+        environment = {**os.environ, **self.environment}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    def launch(self, project: Project, log: Path, *options: str, config: str = CONFIG) -> subprocess.Popen[bytes]:
+        """Start `snakemake --profile slurm`, what it prints appended to `log`."""
+        environment = project.environment() | self.environment
+        environment["PATH"] = f"{self.state / 'bin'}:{environment['PATH']}"
+        with open(log, "a") as stream:
+            return subprocess.Popen(
+                project.command("--profile", "slurm", *options, config=config), cwd=project.folder, env=environment,
+                stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
 
     def jobs(self) -> list[dict[str, str]]:
         """All jobs that Slurm remembers, as scontrol shows them."""
         lines = self.call("scontrol", "show", "job", "--oneliner").splitlines()
         return [dict(item.split("=", 1) for item in line.split() if "=" in item) for line in lines if "JobId=" in line]
 
-    def job_of(self, run: Path) -> dict[str, str] | None:
-        """The running job that trains a run, by what Snakemake wrote into its comment."""
-        for job in self.jobs():
-            if job["JobState"] == "RUNNING" and run.name in job.get("Comment", ""):
-                return job
-        return None
+    def jobs_of(self, project: Project, rule: str, run: Path | None = None) -> list[dict[str, str]]:
+        """The jobs of a rule, or of one of its runs, by what Snakemake wrote into their comments."""
+        said = f"rule_{rule}_wildcards_", run.name if run else ""
+        here = [job for job in self.jobs() if job["WorkDir"] == str(project.folder)]
+        return [job for job in here if all(part in job.get("Comment", "") for part in said)]
+
+    def job_of(self, run: Path, rule: str = "pretrain") -> dict[str, str] | None:
+        """The running job that trains or evaluates a run."""
+        jobs = self.jobs_of(Project(run.parent.parent.parent), rule, run)
+        return next((job for job in jobs if job["JobState"] == "RUNNING"), None)
 
     def revive(self) -> None:
         """Start daemons again that were killed."""
@@ -79,28 +88,9 @@ class Slurm:
 
 def _free_ports(count: int) -> int:
     """A port that is free with the next ones: Slurm's controller takes it, its nodes those that follow."""
-    for _ in range(50):
-        sockets = []
-        try:
-            first = socket.socket()
-            first.bind(("127.0.0.1", 0))
-            sockets.append(first)
-            for offset in range(1, count):
-                one = socket.socket()
-                sockets.append(one)
-                one.bind(("127.0.0.1", first.getsockname()[1] + offset))
-            return first.getsockname()[1]
-        except (OSError, OverflowError):
-            continue
-        finally:
-            for one in sockets:
-                one.close()
+    for first in random.sample(range(20_000, 60_000), 50):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
     raise RuntimeError("no free ports")
-
-
-def wait_until(what: Callable[[], object], seconds: float, why: Callable[[], str]) -> None:
-    """Wait for something to hold; fail with what `why` says after `seconds`."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, why()
-        time.sleep(0.2)

@@ -11,34 +11,44 @@ import pytest
 from tests.cluster.cluster import Slurm
 from tests.project import Project
 
-STEPS = 3500
+STEPS = 1200
+LONG = 3500  # longer than three interrupted launches of trainings that run on meanwhile
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    """Two nodes of four CPUs and four GPUs each. A requeued job waits 5 s; a busy machine's nodes do not count as lost."""
-    found = Slurm.start(
-        tmp_path_factory.mktemp("slurm"), NODES=2, CPUS=4, GPUS=4, KILLWAIT=20, SLURMDTIMEOUT=300, CREDEXPIRE=5
-    )
+    """Two nodes of four CPUs and four GPUs each, and one of four CPUs."""
+    found = Slurm.start(tmp_path_factory.mktemp("slurm"))
     yield found
     found.stop()
 
 
+def make_tokens(project: Project) -> None:
+    """Everything that comes before the trainings."""
+    done = project.snakemake("--quiet", "rules", "--cores", "1", "--until", "tokenize")
+    assert done.returncode == 0 and len(project.runs()) == 3, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="session")
 def specified(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project of three trainings of some twenty seconds each, with everything made that comes before them."""
+    """A project of three trainings of some ten seconds each, with everything made that comes before them."""
     project = Project.copy(tmp_path_factory.mktemp("specified"))
     project.edit("config/test.yaml", "steps: 12", f"steps: {STEPS}")
     project.edit("config/test.yaml", "heldout_every: 6", "heldout_every: 500")
+    resources = "gpus: 1, memory_mb: 1600, processes: 1, threads: 1, checkpoint_minutes: 0.01, runtime_minutes: 30,"
     project.edit(
-        "config/test.yaml",
-        "default: {processes: 1, threads: 1,",
-        "default: {gpus: 1, memory_mb: 1500, processes: 1, threads: 1, checkpoint_minutes: 0.01, runtime_minutes: 30,",
+        "config/test.yaml", "default: {processes: 1, threads: 1,", f"default: {{{resources} keep_checkpoints: true,"
     )
-    project.edit("profiles/slurm/config.yaml", "mem_mb: 4000", "mem_mb: 1500")
-    done = project.snakemake("--quiet", "rules", "--cores", "1", "--until", "spec")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(project.runs()) == 3
+    # More scores for an evaluation to be stopped between; costs to measure; of the exhibits, one of each kind.
+    lengths = f"  context_lengths: {{heldout: {[*range(2, 32)]}}}\n"
+    project.edit("config/test.yaml", "  modes:", f"{lengths}  modes:")
+    costs = "costs: {lengths: [16], batch_sizes: [1]}\n"
+    project.edit(
+        "config/test.yaml", "exhibits:\n  table_findings: {models: [tiny]}\n  table1:", f"{costs}exhibits:\n  table5:"
+    )
+    for figure in ("figure2: {model: tiny}", "figure4: {models: [tiny]}"):
+        project.edit("config/test.yaml", f"  {figure}\n", "")
+    make_tokens(project)
     return project
 
 
@@ -47,3 +57,12 @@ def project(specified: Project, tmp_path: Path) -> Project:
     """A copy of its own of the project before its trainings."""
     shutil.copytree(specified.folder, tmp_path / "project", symlinks=True)
     return Project(tmp_path / "project")
+
+
+@pytest.fixture
+def long_project(project: Project) -> Project:
+    """The same of longer trainings."""
+    shutil.rmtree(project.folder / "results/runs")
+    project.edit("config/test.yaml", f"steps: {STEPS}", f"steps: {LONG}")
+    make_tokens(project)
+    return project

@@ -1,23 +1,20 @@
 #!/usr/bin/env bash
-# Start a private one-machine Slurm (munged + slurmctld + N slurmd) for tests, as root, without systemd.
-#   usage: start-slurm.sh STATE_DIR     then:  source STATE_DIR/env.sh
-# Idempotent: a second call on a running bench only re-checks it. stop-slurm.sh STATE_DIR ends it.
-# Needs only Debian's slurm-wlm + munge packages. Touches nothing outside STATE_DIR (not /etc/slurm, not /etc/munge).
-# Knobs (environment, read when STATE_DIR is new): NODES=1 CPUS=$(nproc) MEM=<MiB per machine> GPUS=2 GPU_TYPE=h100 PORT=16817
-#   MINJOBAGE=3600 (squeue must remember finished jobs: the plugin wants >= 3 x its first status delay)
+# Start a private Slurm of one machine for tests, as root, without systemd: munged, slurmctld, and three slurmd of four CPUs each, two
+# of them with four GPUs (partition gpu), one without (partition cpu).
+#   usage: PORT=first of four free ports  start-slurm.sh STATE_DIR
+# Called again, it starts the daemons that are not alive; stop-slurm.sh STATE_DIR ends them. Needs Debian's packages slurm-wlm and munge.
+# Touches nothing outside of STATE_DIR (not /etc/slurm, not /etc/munge).
 set -euo pipefail
 S=$(mkdir -p "${1:?usage: start-slurm.sh STATE_DIR}" && cd "$1" && pwd -P)
-NODES=${NODES:-1} CPUS=${CPUS:-$(nproc)} GPUS=${GPUS:-2} GPU_TYPE=${GPU_TYPE:-h100} PORT=${PORT:-16817}
-MEM=${MEM:-$(( $(slurmd -C | sed -n 's/.*RealMemory=\([0-9]*\).*/\1/p') * 98 / 100 ))}
 alive() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
 mkdir -p "$S"/{munge,log,run,save,spool,dev,bin}; chmod 700 "$S/munge"
 
 if [ ! -s "$S/slurm.conf" ]; then                       # ---- configuration, written once per state directory
   # Fake GPUs: slurmd wants character devices, so clones of /dev/null (with them CUDA_VISIBLE_DEVICES is set in jobs);
   # where mknod is forbidden, a bare count (GPU jobs are still scheduled, but no CUDA_VISIBLE_DEVICES).
-  gpu="Name=gpu Type=$GPU_TYPE Count=$GPUS"
-  for ((i = 0; i < GPUS; i++)); do mknod "$S/dev/nvidia$i" c 1 3 2>/dev/null && gpu="Name=gpu Type=$GPU_TYPE File=$S/dev/nvidia[0-$i]"; done
-  echo "$gpu" > "$S/gres.conf"
+  gpu="Name=gpu Type=h100 Count=4"
+  for i in 0 1 2 3; do mknod "$S/dev/nvidia$i" c 1 3 2>/dev/null && gpu="Name=gpu Type=h100 File=$S/dev/nvidia[0-$i]"; done
+  echo "NodeName=node[1-2] $gpu" > "$S/gres.conf"
   cat > "$S/slurm.conf" <<CONF
 ClusterName=bench
 SlurmctldHost=$(hostname -s)(127.0.0.1)
@@ -26,7 +23,8 @@ SlurmUser=root
 SlurmdUser=root
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 AuthType=auth/munge
-AuthInfo=socket=$S/munge/socket,cred_expire=${CREDEXPIRE:-120}
+# a requeued job waits that long
+AuthInfo=socket=$S/munge/socket,cred_expire=5
 StateSaveLocation=$S/save
 SlurmdSpoolDir=$S/spool/%n
 SlurmctldPidFile=$S/run/slurmctld.pid
@@ -35,7 +33,7 @@ SlurmctldLogFile=$S/log/slurmctld.log
 SlurmdLogFile=$S/log/slurmd-%n.log
 # No cgroups: works in containers and VMs alike (so nothing confines a job to its CPUs/memory/GPUs). pgid, not linuxproc:
 # linuxproc loses children whose parent died (they become init's), so they outlive their job and keep the node COMPLETING.
-ProctrackType=proctrack/${PROCTRACK:-pgid}
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=5
@@ -45,26 +43,29 @@ MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
-# the advertised CPUs may exceed the machine's
+# the advertised CPUs and memory may exceed the machine's
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
-MinJobAge=${MINJOBAGE:-3600}
-KillWait=${KILLWAIT:-30}
+# squeue must remember finished jobs: the plugin wants >= 3 x its first status delay
+MinJobAge=3600
+KillWait=20
 JobRequeue=1
 ReturnToService=2
-SlurmdTimeout=${SLURMDTIMEOUT:-60}
+# a busy machine's nodes do not count as lost
+SlurmdTimeout=300
 SlurmctldTimeout=30
-$(for ((i = 1; i <= NODES; i++)); do echo "NodeName=node$i NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$((PORT + i)) CPUs=$CPUS RealMemory=$((MEM / NODES)) Gres=gpu:$GPU_TYPE:$GPUS Feature=bench State=UNKNOWN"; done)
-PartitionName=cpu Nodes=ALL Default=YES MaxTime=1-00:00:00 DefMemPerCPU=1000 State=UP
-PartitionName=gpu Nodes=ALL MaxTime=1-00:00:00 DefMemPerCPU=1000 State=UP
+$(for i in 1 2 3; do echo "NodeName=node$i NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$((PORT + i)) CPUs=4 RealMemory=64000 $([ $i = 3 ] || echo Gres=gpu:h100:4) State=UNKNOWN"; done)
+PartitionName=cpu Nodes=node3 Default=YES MaxTime=1-00:00:00 DefMemPerCPU=1000 State=UP
+PartitionName=gpu Nodes=node[1-2] MaxTime=1-00:00:00 DefMemPerCPU=1000 State=UP
 CONF
-  # The Snakemake jobstep plugin drops every SLURM_* variable (SLURM_CONF too) before calling srun, so srun would look
-  # for /etc/slurm/slurm.conf. This wrapper, found through PATH (sbatch exports it), puts SLURM_CONF back.
-  printf '#!/bin/sh\nSLURM_CONF="%s"; export SLURM_CONF\nexec %s "$@"\n' "$S/slurm.conf" "$(command -v srun)" > "$S/bin/srun"
-  chmod +x "$S/bin/srun"
-  printf 'export SLURM_CONF="%s/slurm.conf"\ncase ":$PATH:" in *":%s/bin:"*) ;; *) export PATH="%s/bin:$PATH";; esac\n' "$S" "$S" "$S" > "$S/env.sh"
+  # The Snakemake jobstep plugin drops SLURM_CONF before calling srun, so that what it starts would look for /etc/slurm/slurm.conf.
+  # These wrappers, found through PATH (sbatch exports it), put SLURM_CONF back.
+  for name in srun scontrol; do
+    printf '#!/bin/sh\nSLURM_CONF="%s"; export SLURM_CONF\nexec %s "$@"\n' "$S/slurm.conf" "$(command -v $name)" > "$S/bin/$name"
+    chmod +x "$S/bin/$name"
+  done
 fi
-. "$S/env.sh"
+export SLURM_CONF="$S/slurm.conf" PATH="$S/bin:$PATH"
 
 if ! alive "$S/run/munged.pid"; then                    # ---- munged with its own key and socket
   [ -s "$S/munge/key" ] || { head -c 1024 /dev/urandom > "$S/munge/key"; chmod 600 "$S/munge/key"; }
@@ -73,13 +74,11 @@ if ! alive "$S/run/munged.pid"; then                    # ---- munged with its o
          --log-file="$S/log/munged.log" --seed-file="$S/munge/seed"
 fi
 alive "$S/run/slurmctld.pid" || slurmctld -i            # ---- daemons fork themselves and write their pid files
-for ((i = 1; i <= $(grep -c ^NodeName= "$S/slurm.conf"); i++)); do
-  alive "$S/run/slurmd-node$i.pid" || slurmd -N "node$i"
-done
+for node in node1 node2 node3; do alive "$S/run/slurmd-$node.pid" || slurmd -N "$node"; done
 deadline=$((SECONDS + 20))                              # ---- ready = every node idle/mixed/allocated
 while ((SECONDS < deadline)) && sleep 0.1 && alive "$S/run/slurmctld.pid"; do
   out=$(timeout 3 sinfo -h -N -o %T 2>/dev/null) && [ -n "$out" ] || continue
-  if ! grep -qvE '^(idle|mixed|allocated)$' <<< "$out"; then sinfo -N -o '%N %P %T cpus=%c mem=%m gres=%G'; exit 0; fi
+  if ! grep -qvE '^(idle|mixed|allocated)$' <<< "$out"; then exit 0; fi
   if grep -q down <<< "$out"; then scontrol update nodename=ALL state=resume 2>/dev/null || true; fi
 done
 echo "slurm did not become ready; see $S/log" >&2; grep -h fatal "$S"/log/*.log >&2 || true; exit 1

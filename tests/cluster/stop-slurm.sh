@@ -12,5 +12,5 @@ for f in "$S"/run/slurmd-*.pid "$S/run/slurmctld.pid" "$S/run/munged.pid"; do
   kill -0 "$p" 2>/dev/null && kill -9 "$p"
   rm -f "$f"
 done
-[ "${2:-}" = --wipe ] && rm -rf "$S"/{munge,log,run,save,spool,dev,bin,slurm.conf,gres.conf,env.sh}
+[ "${2:-}" = --wipe ] && rm -rf "$S"/{munge,log,run,save,spool,dev,bin,slurm.conf,gres.conf}
 exit 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,77 +12,55 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.cluster.test_slurm import slurm as slurm
+from tests.cluster.cluster import Slurm
 from tests.project import CONFIG, Project
+from tests.training import PATIENCE, wait_for
+from tests.workflow.changes import MLP_EDITED
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 QUEUED = "config/queued.yaml"
 
 
 @pytest.fixture(scope="module")
-def project(slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project of one run whose data is made: what is left goes through the queue."""
     project = Project.copy(tmp_path_factory.mktemp("queued") / "project")
     config = yaml.safe_load((project.folder / CONFIG).read_text())
     config["grid"] = [{"models": ["tiny"], "variants": ["mlp"], "layouts": ["uniform"], "seeds": [0]}]
     config["exhibits"] = {"figure5": {"models": ["tiny"]}}
-    config["resources"]["default"]["memory_mb"] = 1500
     (project.folder / QUEUED).write_text(yaml.safe_dump(config, sort_keys=False))
-    project.edit("profiles/slurm/config.yaml", "mem_mb: 4000", "mem_mb: 1500")
-    made = project.snakemake("--until", "finish_tokens", "mirror_task", "--quiet", "rules", config=QUEUED)
+    made = project.snakemake("--until", "tokenize", "mirror_source", "--quiet", "rules", config=QUEUED)
     assert made.returncode == 0, made.stdout + made.stderr
     return project
 
 
-def environment(project: Project, slurm: dict[str, str]) -> dict[str, str]:
-    return {
-        **project.environment(),
-        "SLURM_CONF": slurm["SLURM_CONF"],
-        "PATH": f"{slurm['PATH'].split(':')[0]}:{project.environment()['PATH']}",
-    }
+def launch(project: Project, slurm: Slurm) -> subprocess.Popen[bytes]:
+    return slurm.launch(project, project.folder / "snakemake.log", "--retries", "0", config=QUEUED)
+
+
+def end_of(process: subprocess.Popen[bytes], project: Project) -> tuple[int, str]:
+    """Exit code of a launch, and what it printed."""
+    return process.wait(timeout=2 * PATIENCE), (project.folder / "snakemake.log").read_text()
 
 
 @contextmanager
-def waiting(project: Project, slurm: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A launch through Slurm whose training waits in the queue, as long as the block lasts."""
-    env = environment(project, slurm)
-    blocker = subprocess.run(
-        ["sbatch", "--parsable", "--ntasks=4", "--mem=100", "--output=/dev/null", "--wrap", "sleep 600"],
-        env=env, cwd=project.folder, capture_output=True, text=True, check=True,
-    ).stdout.strip()  # fmt: skip
-    launch = subprocess.Popen(
-        project.command("--profile", "slurm", "--retries", "0", config=QUEUED), cwd=project.folder, env=env,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+def waiting(project: Project, slurm: Slurm) -> Iterator[subprocess.Popen[bytes]]:
+    """A launch whose training waits in the queue as long as the block lasts."""
+    everything = ("--partition=gpu", "--nodes=2", "--ntasks=8", "--mem=100", "--output=/dev/null")
+    blocker = slurm.call("sbatch", "--parsable", *everything, "--wrap", "sleep 600").strip()
+    wait_for(lambda: states(slurm)[blocker] == "RUNNING", pause=0.2)
+    process = launch(project, slurm)
     try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and launch.poll() is None:
-            queue = subprocess.run(
-                ["squeue", "--noheader", "--states=PENDING", "--format=%i"], env=env, capture_output=True, text=True
-            )
-            if set(queue.stdout.split()) - {blocker}:
-                break
-            time.sleep(0.2)
-        else:
-            pytest.fail(f"no job waited: {launch.communicate()[0] if launch.poll() is not None else 'in 120 s'}")
-        yield launch
+        wait_for(lambda: "PENDING" in states(slurm).values(), process, pause=0.2)
+        assert process.poll() is None, end_of(process, project)
+        yield process
     finally:
-        subprocess.run(["scancel", blocker], env=env, check=False)
+        slurm.call("scancel", blocker)
 
 
-@contextmanager
-def running(project: Project, slurm: dict[str, str], seed: int) -> Iterator[subprocess.Popen[str]]:
-    """A launch through Slurm whose training has made updates and goes on to make more."""
-    launch = subprocess.Popen(
-        project.command("--profile", "slurm", "--retries", "0", config=QUEUED), cwd=project.folder,
-        env=environment(project, slurm), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not any((run / "lock").exists() for run in project.runs(f"tiny-mlp-uniform-s{seed}-*")):
-        if time.monotonic() > deadline or launch.poll() is not None:
-            pytest.fail(f"no training ran: {launch.communicate()[0] if launch.poll() is not None else 'in 120 s'}")
-        time.sleep(0.1)
-    yield launch
+def states(slurm: Slurm) -> dict[str, str]:
+    """Number of a job → its state."""
+    return {job["JobId"]: job["JobState"] for job in slurm.jobs()}
 
 
 def only_run(project: Project, seed: int) -> Path:
@@ -91,63 +68,66 @@ def only_run(project: Project, seed: int) -> Path:
     return run
 
 
-def test_a_config_edited_meanwhile_changes_nothing_of_what_is_queued(project: Project, slurm: dict[str, str]) -> None:
+def test_a_config_edited_meanwhile_changes_nothing_of_what_is_queued(project: Project, slurm: Slurm) -> None:
     text = (project.folder / QUEUED).read_text()
-    with waiting(project, slurm) as launch:
+    with waiting(project, slurm) as process:
         edited = yaml.safe_load(text)
         edited["training"]["peak_learning_rate"] = 9e-3
         edited["evaluation"]["tasks"] = ["copa"]
         edited["tokenizer"]["vocab_size"] = 300
         (project.folder / QUEUED).write_text(yaml.safe_dump(edited, sort_keys=False))
-    said = launch.communicate(timeout=400)[0]
-    assert launch.returncode == 0, said
+    code, printed = end_of(process, project)
+    assert code == 0, printed
     run = only_run(project, 0)
     spec = json.loads((run / "spec.json").read_text())
     assert spec["training"]["peak_learning_rate"] == 4e-3
     assert max(pq.read_table(run / "train.parquet")["learning_rate"].to_pylist()) == pytest.approx(4e-3)
-    assert set(pq.read_table(run / "evaluation.parquet")["task"].to_pylist()) == {"copa", "rte", "heldout"}
+    tasks = pq.read_table(next(run.glob("evaluation-*/evaluation.parquet")))["task"].to_pylist()
+    assert set(tasks) == {"copa", "rte", "heldout"}
     verified = project.deconattn("verify")
     assert verified.returncode == 0, verified.stdout
     plan = project.planned(config=QUEUED)
-    assert (plan["pretrain"], plan["tokenize"]) == (1, 2), "the edited config is another run, and still to be done"
+    assert (plan["pretrain"], plan["tokenize_part"]) == (1, 2), "the edited config is another run, and still to be done"
     (project.folder / QUEUED).write_text(text)
     assert project.planned(config=QUEUED) == {}, "the recorded config is done"
 
 
-def test_code_edited_meanwhile_is_refused_in_one_line(project: Project, slurm: dict[str, str]) -> None:
+def test_code_edited_meanwhile_is_refused_in_one_line(project: Project, slurm: Slurm) -> None:
     project.edit(QUEUED, "  - 0\n", "  - 0\n  - 1\n")
-    with waiting(project, slurm) as launch:
-        project.edit("deconattn/mixers/mlp.py", "return 3 * config", "return 1 + 3 * config")
-    said = launch.communicate(timeout=400)[0]
-    assert launch.returncode != 0, said
+    with waiting(project, slurm) as process:
+        MLP_EDITED(project)
+    code, printed = end_of(process, project)
+    assert code != 0, printed
     run = only_run(project, 1)
-    assert not (run / "done.json").exists() and not list(run.glob("checkpoints/step-*"))
+    assert not (run / "record.json").exists() and not list(run.glob("checkpoints/step-*"))
     logs = "\n".join(path.read_text() for path in (project.folder / ".snakemake").rglob("*.log"))
     lines = [line for line in logs.splitlines() if "was edited since; start snakemake again" in line]
     assert lines and all(f"{run.name}/spec.json: written for code" in line for line in lines), logs[-3000:]
-    assert "InputFunctionException" not in logs + said and "Traceback" not in logs
-    project.edit("deconattn/mixers/mlp.py", "return 1 + 3 * config", "return 3 * config")
+    assert "InputFunctionException" not in logs + printed and "Traceback" not in logs
+    project.edit("deconattn/mixers/mlp.py", "return max(1, 1 + round(", "return max(1, round(")
     assert project.planned(config=QUEUED)["pretrain"] == 1
 
 
-def test_what_is_edited_while_a_training_runs_is_no_part_of_it(project: Project, slurm: dict[str, str]) -> None:
+def test_what_is_edited_while_a_training_runs_is_no_part_of_it(project: Project, slurm: Slurm) -> None:
     config = yaml.safe_load((project.folder / QUEUED).read_text())
-    config["grid"][0]["seeds"], config["training"]["steps"] = [2], 3000
+    config["grid"][0]["seeds"], config["training"]["steps"] = [2], 800
     text = yaml.safe_dump(config, sort_keys=False)
     (project.folder / QUEUED).write_text(text)
-    with running(project, slurm, 2) as launch:
-        run = only_run(project, 2)
-        config["training"]["peak_learning_rate"] = 9e-3
-        (project.folder / QUEUED).write_text(yaml.safe_dump(config, sort_keys=False))
-        project.edit("deconattn/mixers/mlp.py", "return 3 * config", "return 1 + 3 * config")
-        assert not (run / "done.json").exists(), "the edit came too late to be one of a running training"
-    said = launch.communicate(timeout=400)[0]
-    spec, done = (json.loads((run / name).read_text()) for name in ("spec.json", "done.json"))
-    assert done["code"] == spec["code"]
+    process = launch(project, slurm)
+    wait_for(lambda: any((run / "lock").exists() for run in project.runs("tiny-mlp-uniform-s2-*")), process)
+    assert process.poll() is None, end_of(process, project)
+    run = only_run(project, 2)
+    config["training"]["peak_learning_rate"] = 9e-3
+    (project.folder / QUEUED).write_text(yaml.safe_dump(config, sort_keys=False))
+    MLP_EDITED(project)
+    assert not (run / "record.json").exists(), "the edit came too late to be one of a running training"
+    code, printed = end_of(process, project)
+    spec, done = (json.loads((run / name).read_text()) for name in ("spec.json", "record.json"))
+    assert done["made_by"] == spec["code"]
     assert max(pq.read_table(run / "train.parquet")["learning_rate"].to_pylist()) == pytest.approx(4e-3)
     # Its evaluation would have read the edited mixer, and refuses.
-    assert launch.returncode != 0 and not (run / "evaluation.parquet").exists(), said
-    project.edit("deconattn/mixers/mlp.py", "return 1 + 3 * config", "return 3 * config")
+    assert code != 0 and not list(run.glob("evaluation-*/evaluation.parquet")), printed
+    project.edit("deconattn/mixers/mlp.py", "return max(1, 1 + round(", "return max(1, round(")
     (project.folder / QUEUED).write_text(text)
     left = project.planned(config=QUEUED)
     assert "pretrain" not in left and left["evaluate"] == 1

@@ -1,4 +1,4 @@
-"""Weeks on a cluster in a minute: time limits, requeues, a lost node, a snakemake that is interrupted; on a real Slurm."""
+"""Weeks on a cluster in minutes, on a real Slurm: time limits, requeues, a crash, a lost node, an interrupted snakemake."""
 
 from __future__ import annotations
 
@@ -9,72 +9,55 @@ import signal
 import subprocess
 import time
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from deconattn.files import read_json
-from tests.cluster.cluster import Slurm, wait_until
+from tests import training
+from tests.cluster.cluster import Slurm
 from tests.project import Project
-from tests.training import state
+from tests.training import PATIENCE, checkpoints, resumed, state, trainers, wait_for
 
-pytestmark = pytest.mark.xdist_group("cluster")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 SEED = 20_251_011
-PATIENCE = 300  # seconds; a machine that does much else takes long to start the three Pythons of a job
 
 
-def snakemake(
-    project: Project, slurm: Slurm, log: Path, *options: str, runs: list[Path] | None = None
-) -> subprocess.Popen:
-    """Start `snakemake --profile slurm` for trainings (all if not said), its words appended to `log`."""
-    targets = [f"results/runs/{run.name}/done.json" for run in runs or project.runs()]
-    with open(log, "a") as stream:
-        return subprocess.Popen(
-            project.command("--profile", "slurm", *options, "--", *targets), cwd=project.folder,
-            env={**project.environment(), **slurm.environment, "PATH": f"{slurm.state / 'bin'}:{project.environment()['PATH']}"},
-            stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+wait_until = partial(wait_for, pause=0.2)
 
 
-def trainers(run: Path) -> list[psutil.Process]:
-    """Processes that train a run of this very project, on whatever node."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        words = process.info["cmdline"] or []
-        if (
-            "pretrain" in words
-            and f"results/runs/{run.name}" in words
-            and run.is_relative_to(process.info["cwd"] or "?")
-        ):
-            found.append(process)
-    return found
+def targets(runs: list[Path]) -> list[str]:
+    """What to ask Snakemake for: trainings alone."""
+    return ["--", *(f"results/runs/{run.name}/done" for run in runs)]
 
 
-def text_of(run: Path) -> str:
-    log = run / "log" / "pretrain.log"
-    return log.read_text() if log.exists() else ""
+def running(slurm: Slurm) -> list[dict[str, str]]:
+    """Jobs that are not over, waiting ones too."""
+    return [job for job in slurm.jobs() if job["JobState"] in ("RUNNING", "PENDING", "COMPLETING")]
+
+
+def memory(job: dict[str, str]) -> float:
+    """MB of main memory that a job asked for on each node."""
+    size = job["MinMemoryNode"]
+    return float(size[:-1]) * (1024 if size.endswith("G") else 1)
 
 
 def saved(run: Path) -> int:
     """Updates that the newest checkpoint has."""
-    return max((int(path.name[5:]) for path in run.glob("checkpoints/step-*")), default=0)
-
-
-def attempts(run: Path) -> list[int]:
-    """After which update each attempt but the first went on."""
-    return [int(line.rsplit(" ", 1)[1]) for line in text_of(run).splitlines() if "resumed after step" in line]
+    return max((int(path.name[5:]) for path in checkpoints(run)), default=0)
 
 
 def story_of(log: Path, runs: list[Path]) -> str:
     """What befell the trainings, line by line, and after it what snakemake said."""
-    told = [f"{run.name}: {line}" for run in runs for line in text_of(run).splitlines() if "step-" not in line]
+    told = [f"{run.name}: {line}" for run in runs for line in training.log(run).splitlines() if "step-" not in line]
     return "\n".join([*(line for line in told if " step " not in line or "after step" in line), log.read_text()])
 
 
 def assert_nothing_was_lost(run: Path) -> None:
     """Each attempt went on from the very last checkpoint that was saved before it."""
-    text, last = text_of(run), 0
+    text, last = training.log(run), 0
     for line in text.splitlines():
         if "saved step-" in line:
             last = int(line.split("saved step-")[1].split()[0])
@@ -88,25 +71,23 @@ def undisturbed(specified: Project, run: Path, folder: Path) -> Path:
     twin.mkdir(parents=True)
     shutil.copy(specified.folder / "results/runs" / run.name / "spec.json", twin)
     (tokens,) = (specified.folder / "results/tokens").iterdir()
-    done = subprocess.run(
-        [*specified.command()[:1], "-m", "deconattn", "pretrain", str(twin), str(tokens), "--device", "cpu"],
-        cwd=specified.folder, env=specified.environment(), capture_output=True, text=True,
-    )  # fmt: skip
+    done = specified.deconattn("pretrain", str(twin), str(tokens), "--device", "cpu", "--keep-checkpoints")
     assert done.returncode == 0, done.stderr
     return twin
 
 
-def test_time_limits_a_requeue_and_a_lost_node(
+def test_the_profile_brings_a_grid_to_its_end(
     specified: Project, project: Project, slurm: Slurm, tmp_path: Path
 ) -> None:
-    """Three trainings side by side, each with a GPU: one meets its time limit twice, one is requeued, one loses its node.
+    """Under the profile as it is, but for `retries: 1`: three trainings side by side, each with a GPU, and all that follows.
 
-    Trainings are halted (SIGSTOP) for as long as the cluster takes to notice: Slurm looks at time limits twice a minute. It wakes
-    them as it does sleeping jobs, with the SIGCONT that comes with its signals.
+    One meets its time limit three times, the first time as Slurm itself gives notice; one is requeued, crashes, and its
+    evaluation is stopped half-way; one loses its node. What is disturbed is halted (SIGSTOP) before. Slurm wakes it as it does
+    sleeping jobs, with the SIGCONT that comes with its signals.
     """
-    limited, requeued, bereft = project.runs()
+    limited, disturbed, bereft = project.runs()
     log = tmp_path / "snakemake.log"
-    process = snakemake(project, slurm, log, "--retries", "5")
+    process = slurm.launch(project, log, "--retries", "1")
     why = lambda: story_of(log, project.runs())  # noqa: E731
 
     def halt(attempt: int, *runs: Path) -> dict[Path, dict[str, str]]:
@@ -115,38 +96,59 @@ def test_time_limits_a_requeue_and_a_lost_node(
 
         def all_are_halted() -> bool:
             for run in set(runs) - halted:
-                if len(attempts(run)) >= attempt and saved(run) > (attempts(run)[-1] if attempt else 0):
+                if len(resumed(run)) >= attempt and saved(run) > (resumed(run)[-1] if attempt else 0):
                     for trainer in trainers(run):
                         trainer.send_signal(signal.SIGSTOP)
                         halted.add(run)
             return halted == set(runs)
 
-        wait_until(all_are_halted, PATIENCE, why)
+        wait_until(all_are_halted, process, why=why)
         jobs = {run: slurm.job_of(run) for run in runs}
         assert all(jobs.values()), why()
         return jobs  # type: ignore[return-value]
 
-    def end_soon(job: dict[str, str]) -> None:
-        end = datetime.now() + timedelta(seconds=1)
-        slurm.call("scontrol", "update", f"JobId={job['JobId']}", f"EndTime={end:%Y-%m-%dT%H:%M:%S}")
+    def notify(job: dict[str, str], halted: list[psutil.Process]) -> None:
+        """Send what Slurm sends before the time limit, without waiting for it."""
+        slurm.call("scancel", "--signal=USR1", job["JobId"])
+        for process in halted:
+            process.send_signal(signal.SIGCONT)
+
+    def again(run: Path, starts: int) -> None:
+        """Wait until a training has put itself back into the queue so many times."""
+        wait_until(lambda: training.log(run).count("is in the queue again") == starts, process, why=why)
 
     try:
-        jobs = halt(0, limited, requeued, bereft)
+        jobs = halt(0, limited, disturbed, bereft)
         assert all("gpu" in job.get("TresPerJob", job.get("TresPerNode", "")) for job in jobs.values()), jobs
-        slurm.call("scontrol", "requeue", jobs[requeued]["JobId"])
-        end_soon(jobs[limited])
-        wait_until(lambda: "stopped by SIG" in text_of(limited), PATIENCE, why)
-        end_soon(halt(1, limited)[limited])
-        # Until their jobs are over, lest they lose the node too.
-        others = (limited, requeued)
-        wait_until(lambda: all((run / "done.json").exists() for run in others), PATIENCE, why)
-        wait_until(lambda: not any(slurm.job_of(run) for run in others), PATIENCE, why)
+        first = jobs[limited]["JobId"]
+        slurm.call("scontrol", "requeue", jobs[disturbed]["JobId"])
+        end = datetime.now() + timedelta(seconds=110)  # Slurm gives notice two minutes before, when it looks next
+        slurm.call("scontrol", "update", f"JobId={first}", f"EndTime={end:%Y-%m-%dT%H:%M:%S}")
+        again(limited, 1)
+        slurm.call("scontrol", "update", f"JobId={first}", "TimeLimit=30")
+        halt(1, limited, disturbed)
+        notify(jobs[limited], trainers(limited))
+        again(limited, 2)
+        halt(2, limited)
+        notify(jobs[limited], trainers(limited))
+        again(limited, 3)
+        trainers(disturbed)[0].kill()
+
+        wait_until(lambda: list(disturbed.glob("evaluation-*/pieces-*/*.json")), process, why=why, pause=0.005)
+        (evaluation,) = disturbed.glob("evaluation-*")
+        (evaluator,) = trainers(evaluation, "evaluate")
+        evaluator.send_signal(signal.SIGSTOP)
+        evaluating = slurm.job_of(disturbed, "evaluate")
+        assert evaluating and not (evaluation / "record.json").exists(), "it was done before it was stopped"
+        notify(evaluating, [evaluator])
+        # Until nothing else runs, lest it lose the node too.
+        wait_until(lambda: [job["JobId"] for job in running(slurm)] == [jobs[bereft]["JobId"]], process, why=why)
 
         # The node of the third dies with its slurmd alone: what it runs goes on, cut off, beside the job's second start.
         node = jobs[bereft]["NodeList"]
         (zombie,) = trainers(bereft)
         slurm.lose_node(node)
-        wait_until(lambda: list(bereft.glob("lock/*.ask")), PATIENCE, why)
+        wait_until(lambda: list(bereft.glob("lock/*.ask")), process, why=why)
         zombie.send_signal(signal.SIGCONT)
         assert process.wait(timeout=PATIENCE) == 0, why()
     finally:
@@ -154,24 +156,32 @@ def test_time_limits_a_requeue_and_a_lost_node(
             process.kill()
         slurm.revive()
     # At least: a Slurm on a busy machine may disturb them once more, which must not change the result either.
-    assert text_of(limited).count("stopped by SIG") >= 2, why()
-    assert len(attempts(limited)) >= 2 and attempts(requeued) and attempts(bereft), why()
     states = {job["JobId"]: job for job in slurm.jobs()}
-    assert states[jobs[limited]["JobId"]]["JobState"] == "TIMEOUT", why()
-    assert int(states[jobs[requeued]["JobId"]]["Restarts"]) >= 1, why()
+    (only,) = slurm.jobs_of(project, "pretrain", limited)
+    assert only["JobId"] == first and int(only["Restarts"]) >= 3 and len(resumed(limited)) >= 3, why()
+    crashed, retried = slurm.jobs_of(project, "pretrain", disturbed)
+    assert int(crashed["Restarts"]) >= 1 and crashed["JobState"] == "FAILED", why()
+    assert memory(retried) == memory(crashed) * 5 / 4, "as it was killed, which may mean that memory ran out"
+    assert int(states[evaluating["JobId"]]["Restarts"]) >= 1 and states[evaluating["JobId"]]["JobState"] == "COMPLETED"
     assert int(states[jobs[bereft]["JobId"]]["Restarts"]) >= 1, why()
     assert states[jobs[bereft]["JobId"]]["NodeList"] != node, why()
+    (measured,) = slurm.jobs_of(project, "measure")
+    assert measured["Partition"] == "gpu" and measured["JobState"] == "COMPLETED", why()
+    assert not slurm.jobs_of(project, "table"), "tables are drawn where snakemake runs"
+    assert project.planned() == {} and project.deconattn("verify").returncode == 0
     for run in project.runs():
         assert_nothing_was_lost(run)
         assert state(run) == state(undisturbed(specified, run, tmp_path / "twins"))
 
 
-def test_snakemake_is_interrupted_and_the_same_command_finishes(project: Project, slurm: Slurm, tmp_path: Path) -> None:
+def test_snakemake_is_interrupted_and_the_same_command_finishes(
+    long_project: Project, slurm: Slurm, tmp_path: Path
+) -> None:
     """By SIGINT, SIGTERM and SIGKILL at random moments: nothing starts from zero, none but the last interval is done again.
 
     Trainings that run on alone are halted (SIGSTOP) until their successors ask for the run, lest they be done before.
     """
-    draw = random.Random(SEED)
+    project, draw = long_project, random.Random(SEED)
     log = tmp_path / "snakemake.log"
     why = lambda: story_of(log, project.runs())  # noqa: E731
 
@@ -180,12 +190,12 @@ def test_snakemake_is_interrupted_and_the_same_command_finishes(project: Project
             if list(run.glob("lock/*.ask")):
                 for trainer in trainers(run):
                     trainer.send_signal(signal.SIGCONT)
-        return sum(len(attempts(run)) + bool(text_of(run)) for run in project.runs())
+        return sum(len(resumed(run)) + bool(training.log(run)) for run in project.runs())
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         before = begun()
-        process = snakemake(project, slurm, log)
-        wait_until(lambda before=before: begun() > before, PATIENCE, why)
+        process = slurm.launch(project, log, *targets(project.runs()))
+        wait_until(lambda before=before: begun() > before, why=why)
         time.sleep(draw.uniform(0, 3))
         process.send_signal(number)
         if number == signal.SIGTERM:
@@ -200,10 +210,10 @@ def test_snakemake_is_interrupted_and_the_same_command_finishes(project: Project
         subprocess.run(
             project.command("--unlock"), cwd=project.folder, env=project.environment(), check=True, capture_output=True
         )
-    process = snakemake(project, slurm, log)
-    wait_until(lambda: begun() and process.poll() is not None, PATIENCE, why)
+    process = slurm.launch(project, log, *targets(project.runs()))
+    wait_until(lambda: begun() and process.poll() is not None, why=why)
     assert process.returncode == 0, why()
     for run in project.runs():
-        assert read_json(run / "done.json")["status"] == "finished"
+        assert read_json(run / "record.json")["status"] == "finished"
         assert_nothing_was_lost(run)
-        assert len(attempts(run)) <= 8, why()
+        assert len(resumed(run)) <= 8, why()

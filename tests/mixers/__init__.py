@@ -11,5 +11,5 @@ Costs are held to what PyTorch counts, to what autograd and states hold, and to 
 
 All of it takes less than three minutes of one core. Differences are relative RMS, and the budgets have no warning mode: 1e-12 in
 float64, 2e-6 in float32, 8e-3 in bf16; `test_precision.py` says of what. `test_faults.py` breaks the package on purpose, once
-or more for each test here, and sees that test fail.
+or more for each test here, and sees that test fail: each fault is an edit of one function's text.
 """

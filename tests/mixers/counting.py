@@ -1,4 +1,4 @@
-"""What PyTorch counts and holds of one mixer: FLOPs of products, storages that backward or decoding keep."""
+"""What PyTorch counts and holds of one mixer: FLOPs of products, storages that decoding keeps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from deconattn import mixers
-from deconattn.mixers._contract import Mixer, QKVMixer
-from deconattn.mixers._rotary import rotary_tables
-from deconattn.mixers._scores import side_positions
-from deconattn.mixers._states import Seen, State
-from deconattn.model import ModelConfig
+from deconattn.config import ModelConfig
+from deconattn.mixers.base import Mixer, QKVMixer
+from deconattn.mixers.cache import CacheLengths, State, side_positions
 
 BATCH = 3
 
@@ -48,7 +46,7 @@ def prefill(mixer: Mixer, batch: int, length: int) -> int:
 
 
 def defined(mixer: Mixer, batch: int) -> tuple[int, int]:
-    """FLOPs a position and FLOPs a pair of positions of the definition: A materialised, then A times the values.
+    """FLOPs a position and FLOPs a pair of positions of the definition: A materialised, then A times the values; uses `mixer` up.
 
     A pair costs what A's own scores take as products, once a map, and 2·d a row for the values. Where A is made of no products
     and the fast form's count does not grow with the square of the length, nothing is paired: the values are summed, one number a
@@ -61,44 +59,27 @@ def defined(mixer: Mixer, batch: int) -> tuple[int, int]:
     assert not left, "products of a map are so many a position and so many a pair"
     if a_pair or prefill(mixer, batch, 4096) > 8 * prefill(mixer, batch, 1024):
         a_pair += 2 * batch * mixer.config.hidden_size
-    if not isinstance(mixer, QKVMixer):
-        return prefill(mixer, batch, 1) - a_pair, a_pair
-    mixer.mix, mix = lambda q, k, v: v, mixer.mix
-    try:
+    if isinstance(mixer, QKVMixer):
+        mixer.mix = lambda q, k, v: mixer.repeat(v)  # leaves the projections
         return prefill(mixer, batch, 1), a_pair
-    finally:
-        mixer.mix = mix
+    return prefill(mixer, batch, 1) - a_pair, a_pair
 
 
 def stepper(mixer: Mixer, length: int, **kind: Any) -> tuple[State, tuple[Tensor, Tensor] | None, Callable[[], Tensor]]:
     """A state of `length` − 1 tokens, the queries and keys of a side stream, and the step that adds one token."""
     hidden, source = inputs(mixer, BATCH, length, **kind)
-    state, side = mixer.new_state(), None
+    state, side, none = mixer.new_state(), None, CacheLengths.none(BATCH, hidden.device)
     if isinstance(mixer, QKVMixer) and mixer.qk_source == "side":
-        side = mixer.queries_keys(inputs(mixer, 1, side_positions(mixer.config, length), **kind)[1])
-        mixer(hidden[:, :-1], tuple(x[:, :, : length - 1] for x in side), state)
-    else:
-        mixer(hidden[:, :-1], source[:, :-1], state)
-    seen = Seen(torch.full((BATCH,), length - 1, device=hidden.device), length - 1, True)
-    return state, side, lambda: mixer.step(hidden[:, -1:], side or source[:, -1:], state, seen)
+        positions = side_positions(length, mixer.config.max_position_embeddings)
+        side = mixer.queries_keys(inputs(mixer, 1, positions, **kind)[1])
+    mixer.step(hidden[:, :-1], side or source[:, :-1], state, none)
+    past = none.after(length - 1)
+    return state, side, lambda: mixer.step(hidden[:, -1:], side or source[:, -1:], state, past)
 
 
 def storages(tensors: Iterable[Tensor]) -> dict[int, int]:
     """Bytes of each storage behind `tensors`, by where it lies."""
     return {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
-
-
-def held_for_backward(mixer: Mixer, batch: int, length: int) -> int:
-    """Bytes that autograd keeps of a forward, without parameters, inputs and RoPE's tables, which others keep anyway."""
-    hidden, source = inputs(mixer, batch, length, requires_grad=True)
-    saved: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
-        output = mixer(hidden, source)
-    tables = rotary_tables(length, mixer.config.head_dim, mixer.config.rope_theta, hidden)
-    apart = storages([*mixer.parameters(), hidden, source, *tables])
-    found = storages(saved)
-    assert output.untyped_storage().data_ptr() not in found, "backward reads the mixer's output"
-    return sum(size for place, size in found.items() if place not in apart)
 
 
 def held(state: State) -> list[Tensor]:

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from tests.mixers.cases import build, config_of, each_kind, each_length, tokens
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @each_kind
 def test_causal_by_gradient(variant: str, layout: str, heads: str) -> None:

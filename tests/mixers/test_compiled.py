@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.mixers.cases import FLOAT64, assert_near, build, config_of, definition, each_variant, tokens
-from tests.reference import naive
+from tests.mixers.cases import FLOAT64, assert_near, build, config_of, each_variant, joined, reference_gradients, tokens
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.slow
 
 
 @each_variant
@@ -19,6 +18,5 @@ def test_a_compiled_model_is_one_graph_with_the_same_gradients(variant: str) -> 
     torch.compiler.reset()
     model.train().model.compile(fullgraph=True, backend="aot_eager")
     model.loss(ids).backward()
-    expected = naive.gradients(config, state, ids, definition(config))
-    found = torch.cat([model.get_parameter(name).grad.flatten() for name in expected])
-    assert_near(found, torch.cat([gradient.flatten() for gradient in expected.values()]), FLOAT64)
+    expected = reference_gradients(config, state, ids)
+    assert_near(joined(model.get_parameter(name).grad for name in expected), joined(expected.values()), FLOAT64)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from deconattn.decoding import DecodingState
-from deconattn.model import LanguageModel
+from deconattn.config import ModelConfig
+from deconattn.costs import state_bytes
+from deconattn.decoder import LanguageModel
+from deconattn.mixers.cache import DecodingState
 from tests.mixers.cases import (
     FLOAT64,
     LENGTHS,
@@ -17,19 +19,17 @@ from tests.mixers.cases import (
     each_kind,
     each_length,
     each_pair,
-    random_state,
     tokens,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 # Tokens that are taken in at once before the others follow singly: steps lead over 18, from where `approximate` keeps sums
 # (at 257 the prefill is beyond it), and over 64 and 256, where keys and values get a new page.
 PREFILLS = dict(zip(LENGTHS, (1, 1, 1, 16, 60, 230), strict=True))
 
 
-def decode(model: LanguageModel, ids: Tensor, state: DecodingState) -> Tensor:
-    """Logits (B, n, V) of n more tokens a row, one at a time."""
-    return torch.cat([model.lm_head(model.model(token, None, state)) for token in ids.split(1, dim=1)], dim=1)
+def decode(model: LanguageModel, ids: Tensor, state: DecodingState, size: int = 1) -> Tensor:
+    """Logits (B, n, V) of n more tokens a row, `size` at a time."""
+    return torch.cat([model.lm_head(model.model(some, None, state)) for some in ids.split(size, dim=1)], dim=1)
 
 
 @each_length
@@ -42,6 +42,23 @@ def test_prefill_and_decode_are_one_forward(variant: str, layout: str, heads: st
     assert_near(model.lm_head(model.model(ids[:, :first], None, state)), expected[:, :first], FLOAT64, "prefill:")
     if first < length:
         assert_near(decode(model, ids[:, first:], state), expected[:, first:], FLOAT64, "decode:")
+
+
+@pytest.mark.parametrize("size", [2, 7, 40])
+@each_kind
+@torch.no_grad()
+def test_a_prompt_may_be_taken_in_by_chunks(variant: str, layout: str, heads: str, size: int) -> None:
+    """Behind an empty state, behind rows of equal and of unequal length; sums begin at the edge of a chunk and inside one."""
+    model, _ = build(config_of(variant, layout, heads))
+    ids = tokens(3, 83)
+    expected, state = model.eval()(ids), model.model.new_state()
+    assert_near(decode(model, ids, state, size), expected, FLOAT64, "chunks:")
+    lengths, state = (9, 2, 5), model.model.new_state()
+    model.model(ids[:, :9], None, state, torch.tensor(lengths))
+    ahead = torch.stack([row[n : n + 74] for row, n in zip(ids, lengths, strict=True)])
+    found = decode(model, ahead, state, size)
+    for b, n in enumerate(lengths):
+        assert_near(found[b], expected[b, n : n + 74], FLOAT64, f"row {b}:")
 
 
 @pytest.mark.parametrize("lengths", [(5, 1, 9), (40, 3, 22)], ids=["short", "long"])
@@ -75,21 +92,6 @@ def test_rows_of_unequal_length_repeated_and_in_another_order(
 
 @each_pair
 @torch.no_grad()
-def test_a_new_state_after_new_weights_knows_nothing_of_the_old(variant: str, layout: str, heads: str) -> None:
-    config, ids = config_of(variant, layout, heads), tokens(2, 24)
-    model, _ = build(config)
-    model.eval().model(ids, None, model.model.new_state())
-    other = random_state(config, 9)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        tensor.copy_(other[name])
-    state = model.model.new_state()
-    model.model(ids[:, :12], None, state)
-    fresh, _ = build(config, 9)
-    assert_near(decode(model, ids[:, 12:], state), fresh.eval()(ids)[:, 12:], FLOAT64)
-
-
-@each_pair
-@torch.no_grad()
 def test_tokens_taken_back_are_forgotten(variant: str, layout: str, heads: str) -> None:
     """Or, from sums, refused in plain words; as is taking back more than there are."""
     model, _ = build(config_of(variant, layout, heads))
@@ -104,3 +106,22 @@ def test_tokens_taken_back_are_forgotten(variant: str, layout: str, heads: str) 
     assert_near(decode(model, other[:, 8:], state), model(other)[:, 8:], FLOAT64)
     with pytest.raises(ValueError, match="15 tokens cannot be taken back: the shortest row has seen 14"):
         state.crop(15)
+
+
+@each_pair
+@torch.no_grad()
+def test_under_autocast_states_keep_float32_sums(variant: str, layout: str, heads: str) -> None:
+    """And each token has the logits of one forward over all; `approximate` turns to sums in the prompt and behind it."""
+    config = config_of(variant, layout, heads)
+    model, ids = build(config, dtype=torch.float32)[0].eval(), tokens(2, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        whole = model(ids).float()
+        for prompt in (7, 33):
+            state, stepped = model.model.new_state(), []
+            for part, size in ((ids[:, :prompt], prompt), (ids[:, prompt:], 1)):
+                stepped.append(decode(model, part, state, size).float())
+                tensors = [pair for layer in state.layers for pair in layer.tensors.items()]
+                wide = [x.dtype for name, x in tensors if name in ("maximum", "sums")]
+                assert set(wide) <= {torch.float32}, "rounded sums"
+            assert (torch.cat(stepped, dim=1) - whole).norm() < 2e-2 * whole.norm()
+    assert state.nbytes() == state_bytes(ModelConfig(**config), 2, 40, itemsize=2)

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.mixers.faults import FAULTS, Fault
+from tests.mixers.faults import Fault, decoding, mixers, models
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+FAULTS = {**mixers.FAULTS, **models.FAULTS, **decoding.FAULTS}
+CASES = [
+    pytest.param(test, fault, id=f"{fault.case.get('variant', '')}: {fault.what}")
+    for test, faults in FAULTS.items()
+    for fault in faults
+]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=[f"{fault.case.get('variant', '')}: {fault.what}" for fault in FAULTS])
-def test_the_fault_is_caught(fault: Fault, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    case = fault.case
-    if "tmp_path" in inspect.signature(fault.test).parameters:
-        case = {**case, "tmp_path": tmp_path}
-    fault.test(**case)
-    fault.patch(monkeypatch)
+@pytest.mark.parametrize(("test", "fault"), CASES)
+@pytest.mark.slow
+def test_the_fault_is_caught(
+    test: Callable[..., None], fault: Fault, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = {"tmp_path": tmp_path} if "tmp_path" in inspect.signature(test).parameters else {}
+    test(**fault.case, **folder)
+    fault.edit(monkeypatch)
     with pytest.raises(fault.error, match=fault.says):
-        fault.test(**case)
+        test(**fault.case, **folder)
 
 
 def test_every_test_of_the_suite_has_a_fault_that_it_catches() -> None:
-    modules = {sys.modules[fault.test.__module__] for fault in FAULTS}
-    assert {Path(module.__file__) for module in modules} == set(Path(__file__).parent.glob("test_*.py")) - {
-        Path(__file__)
+    modules = [sys.modules[f"{__package__}.{file.stem}"] for file in Path(__file__).parent.glob("test_*.py")]
+    tests = {
+        function
+        for module in modules
+        if module.__name__ != __name__
+        for name, function in vars(module).items()
+        if name.startswith("test_")
     }
-    tests = {function for module in modules for name, function in vars(module).items() if name.startswith("test_")}
-    assert tests == {fault.test for fault in FAULTS}
+    assert tests == set(FAULTS)

@@ -15,17 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from deconattn.model import LanguageModel, ModelConfig, initialise
-from deconattn.training.schedule import make_optimizer
-from tests.mixers.cases import VARIANTS, config_of, definition, each_variant, tokens
+from deconattn.config import ModelConfig
+from deconattn.decoder import LanguageModel, initialise
+from deconattn.training.optimizer import make_optimizer
+from tests.mixers.cases import VARIANTS, config_of, each_variant, reference, reference_gradients, tokens
 from tests.reference import naive
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 FILE = Path(__file__).with_name("golden.json")
 TOLERANCE = 1e-5
 TRAINING = {"peak_learning_rate": 4e-3, "weight_decay": 0.1, "betas": (0.9, 0.9999), "eps": 1e-8}
-Losses = Callable[[LanguageModel, Tensor], Tensor]
-Gradients = Callable[[LanguageModel, Tensor], dict[str, Tensor]]
 
 
 def model_of(variant: str) -> LanguageModel:
@@ -37,39 +35,39 @@ def model_of(variant: str) -> LanguageModel:
     return model
 
 
-def train_step(model: LanguageModel, loss: Losses, gradients: Gradients) -> dict[str, float]:
+def train_step(
+    model: LanguageModel, loss: Callable[[Tensor], Tensor], gradients: Callable[[Tensor], dict[str, Tensor]]
+) -> dict[str, float]:
     """Loss and gradient norm of a fixed batch, and its loss after one update."""
     ids, optimizer = tokens(4, 33, seed=2), make_optimizer(model, TRAINING)
-    found = {"loss": loss(model, ids).item()}
-    for name, gradient in gradients(model, ids).items():
+    found = {"loss": loss(ids).item()}
+    for name, gradient in gradients(ids).items():
         model.get_parameter(name).grad = gradient.contiguous()  # the fused update takes its strides for the weight's
     found["gradient_norm"] = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
     optimizer.step()
-    return {**found, "loss_after": loss(model, ids).item()}
+    return {**found, "loss_after": loss(ids).item()}
 
 
 def ours(variant: str) -> dict[str, float]:
     """The package's numbers, in float32."""
+    model = model_of(variant).train()
 
-    def gradients(model: LanguageModel, ids: Tensor) -> dict[str, Tensor]:
-        parameters = dict(model.named_parameters())
-        return dict(zip(parameters, torch.autograd.grad(model.loss(ids), list(parameters.values())), strict=True))
+    def gradients(ids: Tensor) -> dict[str, Tensor]:
+        names, parameters = zip(*model.named_parameters(), strict=True)
+        return dict(zip(names, torch.autograd.grad(model.loss(ids), parameters), strict=True))
 
-    return train_step(model_of(variant).train(), LanguageModel.loss, gradients)
+    return train_step(model, model.loss, gradients)
 
 
 def theirs(variant: str) -> dict[str, float]:
     """The reference's, in float64."""
-    config = config_of(variant, "even", "grouped")
-
-    def loss(model: LanguageModel, ids: Tensor) -> Tensor:
-        trace = naive.forward(config, model.state_dict(), ids, other=definition(config))
-        return naive.next_token_loss(trace.logits, ids)
-
-    def gradients(model: LanguageModel, ids: Tensor) -> dict[str, Tensor]:
-        return naive.gradients(config, model.state_dict(), ids, definition(config))
-
-    return train_step(model_of(variant).double(), loss, gradients)
+    config, model = config_of(variant, "even", "grouped"), model_of(variant).double()
+    state = model.state_dict()  # views of the weights, which the update moves
+    return train_step(
+        model,
+        lambda ids: naive.next_token_loss(reference(config, state, ids).logits, ids),
+        lambda ids: reference_gradients(config, state, ids),
+    )
 
 
 @each_variant
@@ -88,4 +86,5 @@ def test_the_numbers_on_record_are_the_references(variant: str) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    FILE.write_text(json.dumps({variant: ours(variant) for variant in VARIANTS}, indent=2) + "\n")
+    lines = [f"  {json.dumps(variant)}: {json.dumps(ours(variant))}" for variant in VARIANTS]
+    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n")

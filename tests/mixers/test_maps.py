@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
 
-from deconattn.mixers._contract import Mixer
-from deconattn.mixers._states import Seen
+from deconattn.mixers.cache import CacheLengths
 from tests.mixers.cases import (
+    BF16,
     FLOAT64,
+    SENSITIVE,
     assert_near,
     build,
     config_of,
@@ -20,48 +18,15 @@ from tests.mixers.cases import (
     each_kind,
     each_length,
     each_variant,
-    load,
-    mixer_of,
-    mixer_weights,
+    filled,
+    joined,
     normal,
+    reference,
     tokens,
 )
+from tests.mixers.counting import BATCH, inputs
 from tests.reference import naive
 from tests.reference.parameters import complete
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-BATCH = 3
-
-
-def inputs(mixer: Mixer, length: int) -> tuple[Tensor, Tensor]:
-    """Normalised inputs (3, L, d) and what queries and keys are read from: the same, other vectors, or one row for all."""
-    hidden = normal(BATCH, length, mixer.config.hidden_size, seed=1)
-    if mixer.qk_source == "hidden":
-        return hidden, hidden
-    return hidden, normal(1 if mixer.qk_source == "side" else BATCH, length, mixer.config.hidden_size, seed=2)
-
-
-def filled(config: dict[str, Any]) -> tuple[Mixer, dict[str, Tensor]]:
-    """A mixer with random weights, and those weights."""
-    mixer, weights = mixer_of(config), mixer_weights(config)
-    load(mixer, {name.removeprefix("self_attn."): tensor for name, tensor in weights.items()})
-    return mixer, weights
-
-
-@each_length
-@each_group
-@each_variant
-@torch.no_grad()
-def test_rows_sum_to_one_and_see_no_future(variant: str, heads: str, length: int) -> None:
-    config = config_of(variant, heads=heads)
-    mixer, _ = filled(config)
-    attention = mixer.attention_map(inputs(mixer, length)[1])
-    if attention is None:
-        return
-    rows = 1 if mixer.qk_source == "side" else BATCH
-    assert attention.shape == (rows, config["num_attention_heads"], length, length)
-    assert_near(attention.sum(-1), torch.ones_like(attention[..., 0]), FLOAT64)
-    assert not attention.triu(1).any(), "a key after its query has a weight"
 
 
 @each_length
@@ -72,43 +37,51 @@ def test_map_times_values_is_forward_is_step_by_step(variant: str, heads: str, l
     """The map is the package's own here, the values and the output projection the reference's."""
     config = config_of(variant, heads=heads)
     mixer, weights = filled(config)
-    hidden, source = inputs(mixer, length)
+    hidden, source = inputs(mixer, BATCH, length, dtype=torch.float64)
     attention = mixer.attention_map(source)
     if attention is None:
         expected = torch.cat([mixer(hidden[:, i : i + 1], source[:, i : i + 1]) for i in range(length)], dim=1)
     else:
+        assert attention.shape == (len(source), config["num_attention_heads"], length, length)
+        assert_near(attention.sum(-1), torch.ones_like(attention[..., 0]), FLOAT64, "rows of the map:")
+        assert not attention.triu(1).any(), "a key after its query has a weight"
         maps = attention.expand(BATCH, -1, -1, -1)
         expected = torch.stack([naive.mix(a, x, weights, complete(config)) for a, x in zip(maps, hidden, strict=True)])
     assert_near(mixer(hidden, source), expected, FLOAT64, "forward:")
 
     side = mixer.queries_keys(source) if mixer.qk_source == "side" else None
-    state = mixer.new_state()
-    first = side or source[:, :1]
-    mixed = [mixer(hidden[:, :1], tuple(x[:, :, :1] for x in side) if side else first, state)]
-    for i in range(1, length):
-        seen = Seen(torch.full((BATCH,), i), i, True)
-        mixed.append(mixer.step(hidden[:, i : i + 1], side or source[:, i : i + 1], state, seen))
-    assert_near(torch.cat(mixed, dim=1), expected, FLOAT64, "steps:")
+    for size in (1, 16):
+        state, past, mixed = mixer.new_state(), CacheLengths.none(BATCH, hidden.device), []
+        for new, from_source in zip(hidden.split(size, dim=1), source.split(size, dim=1), strict=True):
+            mixed.append(mixer.step(new, side or from_source, state, past))
+            past = past.after(new.shape[1])
+        assert_near(torch.cat(mixed, dim=1), expected, FLOAT64, "steps:" if size == 1 else "chunks:")
 
 
+@pytest.mark.parametrize(
+    ("dtype", "budget"), [(torch.float64, FLOAT64), (torch.bfloat16, 3 * BF16)], ids=["float64", "bf16"]
+)
 @each_variant
-def test_long_texts(variant: str) -> None:
-    """Several blocks of every fast form, the last one incomplete, and a scan of three levels."""
+def test_long_texts(variant: str, dtype: torch.dtype, budget: float) -> None:
+    """Several blocks of every fast form, the last one incomplete, and a scan of four levels; weights in bf16, without autocast.
+
+    The output, and the gradient of all weights as one vector (see `test_precision.py`).
+    """
     config = config_of(variant, heads="grouped", hidden_size=8, num_attention_heads=2, num_key_value_heads=1)
     config["max_position_embeddings"] = length = 1100
+    budget *= SENSITIVE.get(variant, 1)
     mixer, weights = filled(config)
-    hidden, source = (x[:1] for x in inputs(mixer, length))
-    other, leaves = definition(config), {name: w.clone().requires_grad_() for name, w in weights.items()}
-    expected = naive.mixer_layer(variant, hidden[0], source[0], leaves, complete(config), other)[0]
-    found = mixer(hidden, source)[0]
-    assert_near(found.detach(), expected.detach(), FLOAT64)
-    direction = normal(*found.shape, seed=3)
-    (found * direction).sum().backward()
-    (expected * direction).sum().backward()
-    for name, parameter in mixer.named_parameters():
-        gradient = leaves[f"self_attn.{name}"].grad
-        assert parameter.grad is not None and gradient is not None
-        assert_near(parameter.grad, gradient, FLOAT64, name)
+    hidden, source = (x.to(dtype) for x in inputs(mixer, 1, length, dtype=torch.float64))
+    leaves = {name: w.to(dtype).double().requires_grad_() for name, w in weights.items()}
+    wide = hidden[0].double(), source[0].double()
+    expected = naive.mixer_layer(variant, *wide, leaves, complete(config), definition(config))[0]
+    found = mixer.to(dtype)(hidden, source)[0]
+    assert found.dtype == dtype
+    assert_near(found.detach(), expected.detach(), budget, "output:")
+    direction = normal(*found.shape, seed=3).to(dtype)
+    names, parameters = zip(*mixer.named_parameters(), strict=True)
+    truths = torch.autograd.grad(expected, [leaves[f"self_attn.{name}"] for name in names], direction.double())
+    assert_near(joined(torch.autograd.grad(found, parameters, direction)), joined(truths), budget, "gradient:")
 
 
 @each_kind
@@ -117,12 +90,12 @@ def test_a_models_maps_and_raw_scores(variant: str, layout: str, heads: str) -> 
     """What the analysis reads of every layer, in a batch and beside a side stream."""
     config, ids = config_of(variant, layout, heads), tokens(2, 33)
     model, state = build(config)
-    trace = naive.forward(config, state, ids, other=definition(config))
+    trace = reference(config, state, ids)
     visible = torch.ones(33, 33, dtype=torch.bool).tril()
     decoder = model.model
     embeddings = x = decoder.embed(ids)
     for block, found, wanted, scores in zip(
-        decoder.layers, model.attention_maps(ids), trace.maps, trace.scores, strict=True
+        decoder.layers, decoder.attention_maps(ids), trace.maps, trace.scores, strict=True
     ):
         raw = block.self_attn.raw_scores(block.mixer_inputs(x, embeddings)[1])
         if wanted is None:

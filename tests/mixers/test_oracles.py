@@ -7,11 +7,9 @@ import warnings
 import pytest
 import torch
 
-from deconattn.mixers._taylor import fused
+from deconattn.mixers.approximate import causal_mask, fused
 from tests.mixers.cases import FLOAT32, FLOAT64, assert_near, config_of, mixer_of, normal
 from tests.reference import based
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("length", [1, 2, 31, 33, 127, 257])
@@ -32,8 +30,9 @@ def test_approximate_is_the_reference_of_fla(length: int) -> None:
 @torch.no_grad()
 def test_approximate_is_flex_attention_with_its_score_mod() -> None:
     """What runs on a GPU, here in the kernel's eager form, forward alone: on a CPU it has no backward."""
-    mixer = mixer_of(config_of("approximate"))
-    q, k, v = normal(3, 1, 2, 33, 16).float().unbind()
+    mixer = mixer_of(config_of("approximate", heads="grouped"))
+    q, k, v = normal(1, 4, 33, 16).float(), *normal(2, 1, 2, 33, 16, seed=1).float().unbind()
     with warnings.catch_warnings(action="ignore"):  # that it is not compiled
         found = fused(q, k, v)
     assert_near(found, mixer.mix(q, k, v), FLOAT32)
+    assert causal_mask(33, "cpu") is causal_mask(33, "cpu")

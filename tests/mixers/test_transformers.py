@@ -10,23 +10,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from deconattn import DeconAttnConfig, DeconAttnForCausalLM
-from tests.mixers.cases import FLOAT64, assert_near, build, config_of, each_kind, each_pair, load, tokens
+from deconattn import DeconAttnForCausalLM
+from tests.mixers.cases import FLOAT64, assert_near, build, config_of, each_kind, each_pair, tokens, wrapped
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {},
     "sampling": {"do_sample": True, "top_k": 0, "top_p": 0.95, "temperature": 1.3},
     "beams": {"num_beams": 3, "num_return_sequences": 2},
     "sampled beams": {"num_beams": 3, "do_sample": True, "top_k": 0},
 }
-
-
-def wrapped(config: dict[str, Any], dtype: torch.dtype = torch.float64) -> DeconAttnForCausalLM:
-    """The model in transformers' class, with random weights."""
-    model = DeconAttnForCausalLM(DeconAttnConfig(**config)).to(dtype).eval()
-    load(model, build(config)[1])
-    return model
 
 
 def padded(ids: Tensor, lengths: tuple[int, ...], side: str) -> tuple[Tensor, Tensor]:

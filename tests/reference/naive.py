@@ -18,7 +18,17 @@ from torch import Tensor
 from tests.reference.layouts import simple_layers
 from tests.reference.parameters import complete
 
-VARIANTS = ("standard", "mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk", "softplus")
+VARIANTS = (
+    "standard",
+    "mlp",
+    "approximate",
+    "nonapproximate",
+    "rndembqk",
+    "fixedseqqk",
+    "staticembqk",
+    "softplus",
+    "softplus_reweighted",
+)
 SOURCES = {
     "rndembqk": "side",
     "fixedseqqk": "side",
@@ -29,17 +39,16 @@ STREAMS = {"rndembqk": "random", "fixedseqqk": "text"}
 
 @dataclass(frozen=True)
 class Definition:
-    """A variant that is not written down here: the decoder takes its attention map from elsewhere, and nothing but the map.
+    """A variant that is not written down here.
 
     source, stream: as in `SOURCES` and `STREAMS`.
-    attention: the map (heads, L, L) of a source (L, d) and the mixer's tensors, or None where positions are not mixed.
-    alone: in that case, the output (L, d) of an input (L, d), each position by itself.
+    layer: the mixer's output (L, d), and its map (heads, L, L) if it mixes positions, of its input (L, d), the source (L, d) of
+        queries and keys, and the layer's tensors.
     """
 
     source: str
     stream: str | None
-    attention: Callable[[Tensor, Mapping[str, Tensor]], Tensor | None]
-    alone: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+    layer: Callable[[Tensor, Tensor, Mapping[str, Tensor]], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,11 @@ def head_scores(kind: str, query: Tensor, key: Tensor, theta: float) -> Tensor:
     """Scores of one head from unrotated query and key (L, dh): s (L, L), or u (L,) for `nonapproximate`."""
     if kind == "nonapproximate":
         return rotated_scores(kind, query, key)
-    return rotated_scores(kind, rotate(query, theta), rotate(key, theta))
+    query, key = rotate(query, theta), rotate(key, theta)
+    if kind in ("softplus", "softplus_reweighted"):  # cosines, which `rotated_scores` divides by √dh
+        query, key = (x / torch.sqrt((x * x).sum(dim=1, keepdim=True)) for x in (query, key))
+        query = query * math.sqrt(query.shape[1])
+    return rotated_scores(kind, query, key)
 
 
 def rotated_scores(kind: str, query: Tensor, key: Tensor) -> Tensor:
@@ -97,13 +110,22 @@ def head_map(kind: str, scores: Tensor, head_dim: int) -> Tensor:
     causal = torch.ones(length, length, dtype=scores.dtype).tril()
     if kind == "approximate":
         weights = (1.0 + scores + scores * scores / 2.0) * causal
-    elif kind == "softplus":
+    elif kind in ("softplus", "softplus_reweighted"):
         z = scores * math.log(head_dim) * torch.log(torch.arange(1, length + 1, dtype=scores.dtype))[:, None]
         weights = (torch.clamp(z, min=0.0) + torch.log1p(torch.exp(-z.abs()))) * causal
+        if kind == "softplus_reweighted":
+            return torch.stack([reweighted(row) for row in weights / weights.sum(dim=1, keepdim=True)])
     else:
         square = scores.expand(length, length).masked_fill(causal == 0, -math.inf)
         weights = torch.exp(square - square.amax(dim=1, keepdim=True).detach())
     return weights / weights.sum(dim=1, keepdim=True)
+
+
+def reweighted(row: Tensor) -> Tensor:
+    """ReLU(i·a − o)^15 of row i of softplus' map (L,), as shares; o = 0 up to row 3, then 1. The row itself if all are 0."""
+    reach = int((row > 0).sum())
+    powers = torch.relu(reach * row - (0.0 if reach <= 3 else 1.0)) ** 15
+    return powers / powers.sum() if powers.sum() > 0 else row
 
 
 def linear(x: Tensor, weights: Mapping[str, Tensor], name: str) -> Tensor:
@@ -155,15 +177,11 @@ def mixer_layer(
     other: Definition | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """One mixer's output (L, d) on its normalised input x (L, d), and its maps and scores (`Trace`) where there are any."""
-    maps = scores = None
     if other is not None:
-        maps = other.attention(source, weights)
-        if maps is None:
-            return other.alone(x, weights), None, None
-    elif kind == "mlp":
+        return *other.layer(x, source, weights), None
+    if kind == "mlp":
         return swiglu(x, weights, "self_attn"), None, None
-    else:
-        maps, scores = maps_of(kind, source, weights, c)
+    maps, scores = maps_of(kind, source, weights, c)
     return mix(maps, x, weights, c), maps, scores
 
 
@@ -176,7 +194,7 @@ def forward(
 ) -> Trace:
     """The whole decoder on input_ids (B, L).
 
-    mode: None; "skip" leaves the simple layers out entirely; "skip_mixer" leaves out their mixer only.
+    mode: None; "skip" leaves the relaxed layers out entirely; "skip_mixer" leaves out their mixer only.
     other: what the variant is, where it is none of `VARIANTS`.
     """
     c = complete(config)
@@ -192,40 +210,29 @@ def forward(
         streams.append(table[state["model.side_input_ids"][: input_ids.shape[1]]])
 
     simple = simple_layers(kind, c["layout"], c["num_hidden_layers"])
-    all_maps: list[Tensor | None] = []
-    all_scores: list[Tensor | None] = []
+    all_maps: list[Tensor | None] = [None] * c["num_hidden_layers"]
+    all_scores = list(all_maps)
     for n in range(1, c["num_hidden_layers"] + 1):
-        mixer = kind if n in simple else "standard"
-        maps = scores = None
         if n in simple and mode == "skip":
-            all_maps.append(None)
-            all_scores.append(None)
             continue
         prefix = f"model.layers.{n - 1}."
         weights = {k.removeprefix(prefix): tensor for k, tensor in state.items() if k.startswith(prefix)}
-        norm = weights["input_layernorm.weight"]
-        inputs = [rms_norm(x, norm, eps) for x in streams]
-        if n in simple and mode == "skip_mixer":
-            mixed = [torch.zeros_like(x) for x in streams]
-        else:
+        if n not in simple or mode is None:
+            norm = weights["input_layernorm.weight"]
+            sources = inputs = [rms_norm(x, norm, eps) for x in streams]
             origin = (other.source if other else SOURCES.get(kind, "hidden")) if n in simple else "hidden"
-            sources = inputs
             if origin == "side":
                 sources = [inputs[-1]] * len(streams)
             elif origin == "embeddings":
                 sources = [rms_norm(x, norm, eps) for x in embedded]
+            what = (kind, other) if n in simple else ("standard", None)
             layers = [
-                mixer_layer(mixer, x, source, weights, c, other if n in simple else None)
-                for x, source in zip(inputs, sources, strict=True)
+                mixer_layer(what[0], x, source, weights, c, what[1]) for x, source in zip(inputs, sources, strict=True)
             ]
-            mixed = [layer[0] for layer in layers]
-            if layers[0][1] is not None:
-                maps = torch.stack([layer[1] for layer in layers[:batch]])
-            if layers[0][2] is not None:
-                scores = torch.stack([layer[2] for layer in layers[:batch]])
-        all_maps.append(maps)
-        all_scores.append(scores)
-        streams = [x + y for x, y in zip(streams, mixed, strict=True)]
+            mixed, maps, scores = zip(*layers, strict=True)
+            streams = [x + y for x, y in zip(streams, mixed, strict=True)]
+            all_maps[n - 1] = None if maps[0] is None else torch.stack(maps[:batch])
+            all_scores[n - 1] = None if scores[0] is None else torch.stack(scores[:batch])
         after = weights["post_attention_layernorm.weight"]
         streams = [x + swiglu(rms_norm(x, after, eps), weights, "mlp") for x in streams]
 
@@ -239,11 +246,6 @@ def next_token_loss(logits: Tensor, input_ids: Tensor) -> Tensor:
     predicted, target = logits[:, :-1], input_ids[:, 1:]
     chosen = predicted.gather(2, target[:, :, None])[:, :, 0]
     return (torch.logsumexp(predicted, dim=2) - chosen).mean()
-
-
-def loss(config: Mapping[str, Any], state: Mapping[str, Tensor], input_ids: Tensor, mode: str | None = None) -> Tensor:
-    """The next-token loss of the whole decoder, a scalar, differentiable in every float tensor of `state`."""
-    return next_token_loss(forward(config, state, input_ids, mode).logits, input_ids)
 
 
 def gradients(

@@ -54,16 +54,15 @@ def attention_size(config: Mapping[str, Any]) -> int:
     return sum(math.prod(shape) for shape in attention_shapes(config).values())
 
 
-def mixer_width(config: Mapping[str, Any]) -> int:
-    """The inner width of the `mlp` mixer, whose 3·d·width comes closest to the attention it replaces."""
-    return round(attention_size(config) / (3 * config["hidden_size"]))
-
-
 def mixer_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The tensors of a simple layer's mixer, by their names below `self_attn.`."""
+    """The tensors of a relaxed layer's mixer, by their names below `self_attn.`.
+
+    The inner width of `mlp` is the one whose 3·d·width comes closest to the attention that it replaces.
+    """
     if config["variant"] != "mlp":
         return attention_shapes(config)
-    d, w = config["hidden_size"], mixer_width(config)
+    d = config["hidden_size"]
+    w = round(attention_size(config) / (3 * d))
     return {"gate_proj.weight": (w, d), "up_proj.weight": (w, d), "down_proj.weight": (d, w)}
 
 
@@ -72,7 +71,7 @@ def parameter_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Name → shape of everything that is trained; the fixed side streams are not among it.
 
-    `mixer` gives the tensors of a simple layer's mixer, by their names below `self_attn.`, where they are of its own.
+    `mixer` gives the tensors of a relaxed layer's mixer, by their names below `self_attn.`, where they are of its own.
     """
     c = complete(config)
     d, inner, vocabulary = c["hidden_size"], c["intermediate_size"], c["vocab_size"]

@@ -18,12 +18,17 @@ from tests.reference.layouts import simple_layers
 from tests.reference.parameters import complete
 
 
-def plain(config: Mapping[str, Any], state: Mapping[str, Tensor], dtype: torch.dtype = torch.float64) -> nn.Module:
-    """Qwen2ForCausalLM, or Qwen3ForCausalLM where `qk_norm`, unchanged, with `state` loaded strictly."""
-    model = empty(config).to(dtype)
-    problems = model.load_state_dict(state, strict=False)
-    tied = {"lm_head.weight"} if config.get("tie_word_embeddings") else set()
-    assert not problems.unexpected_keys and set(problems.missing_keys) <= tied, problems
+def plain(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """Qwen2ForCausalLM, or Qwen3ForCausalLM where `qk_norm`, unchanged, in float64, with `state` loaded."""
+    return filled(empty(config), state)
+
+
+def filled(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """The model in float64 with all of `state` but side streams; the head of a tied model is its table."""
+    problems = model.double().load_state_dict(
+        {n: x for n, x in state.items() if not n.startswith("model.side_")}, strict=False
+    )
+    assert not problems.unexpected_keys and set(problems.missing_keys) <= {"lm_head.weight"}, problems
     return model.eval()
 
 
@@ -58,16 +63,13 @@ class DoubleRotary(nn.Module):
 
 
 class Replaced(nn.Module):
-    """A SwiGLU mixer, or one that returns zero, in the place of an attention module."""
+    """Transformers' feed-forward in the place of an attention module."""
 
-    def __init__(self, inner: nn.Module | None) -> None:
+    def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        if inner is not None:
-            self.gate_proj, self.up_proj, self.down_proj = inner.gate_proj, inner.up_proj, inner.down_proj
+        self.gate_proj, self.up_proj, self.down_proj = inner.gate_proj, inner.up_proj, inner.down_proj
 
     def forward(self, hidden_states: Tensor, **_: Any) -> tuple[Tensor, None]:
-        if not hasattr(self, "gate_proj"):
-            return torch.zeros_like(hidden_states), None
         gate = nn.functional.silu(self.gate_proj(hidden_states))
         return self.down_proj(gate * self.up_proj(hidden_states)), None
 
@@ -94,10 +96,16 @@ def attend(kind: str, query: Tensor, key: Tensor, value: Tensor, scaling: float)
         scores = (nn.functional.silu(query) * key).sum(-1, keepdim=True) * scaling
         weight = torch.exp(scores - scores.amax(dim=2, keepdim=True).detach())
         return (weight * value).cumsum(2) / weight.cumsum(2)
-    if kind == "softplus":
+    if kind in ("softplus", "softplus_reweighted"):
         dh, reach = query.shape[-1], torch.arange(1.0, query.shape[2] + 1, dtype=query.dtype)
-        weight = nn.functional.softplus((query * reach.log()[:, None]) @ key.mT * scaling * math.log(dh)).tril()
-        return nn.functional.normalize(weight, p=1, dim=-1) @ value
+        cosine = nn.functional.cosine_similarity(query[..., :, None, :], key[..., None, :, :], dim=-1, eps=1e-12)
+        weight = nn.functional.softplus(cosine * reach.log()[:, None] * math.log(dh), threshold=40).tril()
+        weight = nn.functional.normalize(weight, p=1, dim=-1)
+        if kind == "softplus_reweighted":
+            shifted = weight * reach[:, None] - (reach > 3).to(weight.dtype)[:, None]
+            sharp = nn.functional.normalize(shifted.relu() ** 15, p=1, dim=-1, eps=0.0)
+            weight = torch.where(sharp.isnan(), weight, sharp)
+        return weight @ value
     return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
 
 
@@ -171,7 +179,7 @@ def exchanged(
                 return args, kwargs | {"position_embeddings": (torch.ones_like(cos), torch.zeros_like(sin))}
 
             layer.register_forward_pre_hook(unrotated, with_kwargs=True)
-        elif variant not in ("approximate", "softplus"):
+        elif variant not in ("approximate", "softplus", "softplus_reweighted"):
 
             def from_embeddings(_: nn.Module, args: tuple[Tensor], layer: nn.Module = layer) -> tuple[Tensor]:
                 return (layer.input_layernorm(seen["embeddings"]),)
@@ -180,17 +188,15 @@ def exchanged(
             attention.q_proj.register_forward_pre_hook(hook)
             attention.k_proj.register_forward_pre_hook(hook)
 
-    model = model.to(torch.float64)
-    loaded = {name: value for name, value in state.items() if not name.startswith("model.side_")}
-    problems = model.load_state_dict(loaded, strict=False)
-    assert not problems.unexpected_keys and set(problems.missing_keys) <= {"lm_head.weight"}, problems
+    filled(model, state)
     double_precision(model, c)
     if mode == "skip":
         kept = [layer for n, layer in enumerate(model.model.layers, start=1) if n not in simple]
         model.model.layers = nn.ModuleList(kept)
     elif mode == "skip_mixer":
         for n in simple:
-            model.model.layers[n - 1].self_attn = Replaced(None)
+            mixer = model.model.layers[n - 1].self_attn
+            nn.init.zeros_(mixer.down_proj.weight if variant == "mlp" else mixer.o_proj.weight)
 
     def logits(input_ids: Tensor) -> Tensor:
         table, length = model.model.embed_tokens, input_ids.shape[1]
@@ -201,4 +207,4 @@ def exchanged(
             rows = torch.cat([table(state["model.side_input_ids"][None, :length]), rows])
         return model(inputs_embeds=rows).logits[-input_ids.shape[0] :]
 
-    return model.eval(), logits
+    return model, logits

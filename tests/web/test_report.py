@@ -12,14 +12,14 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.conftest import skip_or_fail
 from tests.project import Project
 
-pytestmark = pytest.mark.xdist_group("workflow")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
 
-@pytest.fixture(scope="module")
-def report(finished: Project) -> Path:
+@pytest.fixture
+def report(finished_copy: Project) -> Path:
     """The small grid's report."""
-    file = finished.folder / "report.html"
-    done = finished.snakemake("--cores", "1", "--report", str(file))
+    file = finished_copy.folder / "report.html"
+    done = finished_copy.snakemake("--cores", "1", "--report", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
     return file
 
@@ -54,6 +54,7 @@ def test_the_report_works_offline_and_shows_every_exhibit(report: Path, browser:
     assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
     text = page.inner_text("body")
     assert "How they train" in text
+    assert "Without token mixing in any layer" in text, "the findings are on the first page"
     page.click("text=What the models can do")
     page.wait_for_selector("text=Table 1")
     assert "Figure 4" in page.inner_text("body")

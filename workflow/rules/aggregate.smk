@@ -1,48 +1,15 @@
-# Reads:  the results of all runs of the configuration (a run that is not there is a row of gaps, never a zero).
-# Writes: results/reports/<name>/tables/{runs,evaluation,training,gaps}.parquet, and of the analysis {attention,scores,analysis_gaps}.parquet,
-#         each set with a record of the runs that it was gathered from.
-
-
-def gathered(name, runs, inputs):
-    """Inputs of a gathering: none where its record names these very results and no run is to be done."""
-    return lambda w: launch.needed(lambda: states.gathering(name, runs, partial), ident.report / "tables" / f"{name}.json", inputs)
+# Reads:  runs, evaluations, analyses, costs (what is not there is a row of gaps with its reason, never a zero).
+# Writes: results/tables/<config>-<hash>/{runs, evaluation, samples, training, gaps, baselines}.parquet; with `-attention` also {attention,
+#         scores, analysis_gaps}.parquet; with `-costs` {costs, cost_differences}.parquet.
 
 
 rule aggregate:
     input:
-        unpack(
-            gathered(
-                "aggregate",
-                shown_runs,
-                {
-                    "results": results_of(shown_runs, "done.json", "train.parquet", "evaluation.parquet", "evaluation.json"),
-                    "baselines": ident.report / "tables" / "baselines.parquet",
-                    "record": ident.report / "tables" / "baselines.json",
-                },
-            )
-        ),
+        lambda w: rules_.inputs(w.folder),
     output:
-        [ident.report / "tables" / name for name in GATHERED["aggregate"]],
-    params:
-        runs=canonical(shown_runs),
+        "{folder}/done",
+    wildcard_constraints:
+        folder=r"results/tables/[^/]+",
     localrule: True
     shell:
-        "{deconattn} aggregate {params.runs:q} " + str(ident.report)
-
-
-rule aggregate_analysis:
-    input:
-        unpack(
-            gathered(
-                "aggregate_analysis",
-                analysed_runs,
-                {"results": results_of(analysed_runs, "attention.parquet", "scores.parquet", "analysis.json")},
-            )
-        ),
-    output:
-        [ident.report / "tables" / name for name in GATHERED["aggregate_analysis"]],
-    params:
-        runs=canonical(analysed_runs),
-    localrule: True
-    shell:
-        "{deconattn} aggregate-analysis {params.runs:q} " + str(ident.report)
+        "{deconattn} aggregate {wildcards.folder}"

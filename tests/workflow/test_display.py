@@ -1,0 +1,153 @@
+"""What the real Snakemake shows: on a terminal, in a pipe, after a failure, interrupted; and from where it can be started."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.project import Project
+
+pytestmark = pytest.mark.xdist_group("workflow")
+EARLY = ("--until", "mirror_source", "--cores", "2")
+JOBS = 5  # two parts of the corpus, the whole of it, two evaluation sets
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project.copy(tmp_path / "project")
+
+
+def test_in_a_pipe_each_job_is_a_plain_line_and_the_rest_is_in_the_log_that_is_named(project: Project) -> None:
+    done = project.snakemake(*EARLY)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert len(re.findall(r"^\[[1-5]/5\] started  mirror", said, re.M)) == JOBS, said
+    assert len(re.findall(r"^\[[1-5]/5\] finished mirror\w* .* in \d:\d\d:\d\d$", said, re.M)) == JOBS, said
+    assert "Execute" not in said and "Select jobs" not in said and "\x1b" not in said
+    log = project.folder / re.search(r"^done: 5 of 5 jobs in \d:\d\d:\d\d; log: (.*)$", said, re.M).group(1)  # type: ignore[union-attr]
+    assert "finished mirror_source corpus-tales" in log.read_text()
+    again = project.snakemake(*EARLY)
+    assert "Nothing to be done" in again.stderr and again.returncode == 0
+    for own in ("--verbose", "--printshellcmds", "--dry-run"):
+        assert "[1/" not in project.snakemake("--forcerun", "mirror_source", *EARLY, own).stderr
+
+
+def test_on_a_terminal_there_is_one_line(project: Project) -> None:
+    screen, theirs = pty.openpty()
+    environment = {**project.environment(), "TERM": "xterm", "COLUMNS": "100"}
+    environment.pop("CI", None)
+    process = subprocess.Popen(
+        project.command(*EARLY), cwd=project.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    seen = b""
+    try:
+        while part := os.read(screen, 65536):
+            seen += part
+    except OSError:  # how the end of a terminal shows on Linux
+        pass
+    os.close(screen)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r", "\n")
+    assert process.wait() == 0, text
+    assert re.search(r" [1-4]/5 \d:\d\d:\d\d, about \d:\d\d:\d\d left +mirror", text), text
+    assert "started " not in text and "Building DAG" not in text
+    assert re.search(r"^done: 5 of 5 jobs in \d:\d\d:\d\d; log: ", text, re.M), text
+
+
+def test_a_job_that_fails_shows_its_last_lines_and_the_log(project: Project) -> None:
+    table = project.folder / "tests/data/mirror/corpus/tales.parquet"
+    table.write_bytes(table.read_bytes()[:100])
+    done = project.snakemake(*EARLY)
+    assert done.returncode == 1
+    assert re.search(r"^failed: mirror_part \S+ 000[01]\n  .*tales\.parquet", done.stderr, re.M), done.stderr
+    assert "RuleException" not in done.stderr
+    assert re.search(r"^failed: 2 of 5 jobs in \d:\d\d:\d\d, [12] failed; log: \.snakemake/log/", done.stderr, re.M), (
+        done.stderr
+    )
+
+
+@pytest.mark.slow
+def test_interrupted_it_says_so_and_the_training_saves(project: Project) -> None:
+    project.edit("config/test.yaml", "steps: 12", "steps: 4000")  # a line each 400
+    process = subprocess.Popen(
+        project.command("--until", "pretrain", "--cores", "1"), cwd=project.folder, env=project.environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    logs: list[Path] = []
+    try:
+        for _ in range(1200):
+            logs = [log for log in project.folder.glob("results/runs/*/log/pretrain.log") if "step" in log.read_text()]
+            if logs:
+                break
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
+        said = process.communicate(timeout=120)[0]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert logs, said
+    assert process.returncode != 0
+    assert "Terminating processes on user request" in said and "Traceback" not in said, said
+    assert re.search(r"^stopped: \d+ of \d+ jobs in ", said, re.M) and "failed" not in said, said
+    assert "stopped by SIGINT after step" in logs[0].read_text()
+    assert list(logs[0].parent.parent.glob("checkpoints/step-*"))
+
+
+@pytest.mark.slow
+def test_bf16_where_it_is_slow_is_said_in_one_line_and_runs(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    slow = "training.precision: bf16 takes 10 to 100 times"
+    for mode in (project.snakemake("-n", "--quiet", "reason"), project.deconattn("plan", "config/test.yaml")):
+        assert slow not in mode.stdout + mode.stderr, "float32 is what the config says"
+    project.edit("config/test.yaml", "precision: float32", "precision: bf16")
+    dry = project.snakemake("-n", "--quiet", "reason")
+    assert dry.returncode == 0 and (dry.stdout + dry.stderr).count(slow) == 1, dry.stdout + dry.stderr
+    assert slow in " ".join(project.deconattn("plan", "config/test.yaml").stdout.split())
+    project.edit("config/test.yaml", "device: cpu", "device: cuda, gpus: 1")
+    assert slow not in project.snakemake("-n", "--quiet", "reason").stdout
+
+
+def _without_the_package(folder: Path) -> tuple[str, dict[str, str]]:
+    """A Python that has what the package needs and not the package itself: path files of PYTHONPATH's folders are not read."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True)
+    packages = Path(find_spec("snakemake").origin).parent.parent  # type: ignore[union-attr, arg-type]
+    environment = {**os.environ, "PYTHONPATH": str(packages), "XDG_CACHE_HOME": str(folder / ".cache")}
+    python = str(folder / "bare/bin/python")
+    absent = subprocess.run([python, "-c", "import deconattn"], env=environment, cwd=folder, capture_output=True)
+    assert absent.returncode != 0
+    return python, environment
+
+
+@pytest.mark.slow
+def test_it_runs_from_another_folder_and_as_a_module_without_being_installed(project: Project, tmp_path: Path) -> None:
+    python, environment = _without_the_package(tmp_path)
+    config = project.folder / "config/test.yaml"
+    config.write_text(config.read_text().replace("tests/data/mirror", str(project.folder / "tests/data/mirror")))
+    elsewhere, outer = tmp_path / "elsewhere", tmp_path / "outer"
+    elsewhere.mkdir(), outer.mkdir()
+    snakefile = project.folder / "Snakefile"
+    (outer / "Snakefile").write_text(
+        f'configfile: "{config}"\n\nmodule deconattn:\n    snakefile: "{snakefile}"\n    config: config\n\n'
+        "use rule * from deconattn as its_*\n"
+    )
+
+    def run(folder: Path, *options: str) -> str:
+        command = [python, "-m", "snakemake", "--cores", "2", *options]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    run(elsewhere, "-s", str(snakefile), "-n", "--quiet", "reason")  # the demo, which lies beside the Snakefile
+    run(elsewhere, "-s", str(snakefile), "--configfile", str(config), "--until", "mirror_source")
+    assert list(elsewhere.glob("resources/mirror/corpus-*/manifest.json"))
+    run(outer, "its_mirror")
+    assert list(outer.glob("resources/mirror/corpus-*/manifest.json"))
