@@ -13,6 +13,7 @@ from deconattn import mixers
 from deconattn.config import ModelConfig
 from deconattn.mixers.base import Mixer, QKVMixer
 from deconattn.mixers.cache import CacheLengths, State, side_positions
+from tests.mixers.cases import normal
 
 BATCH = 3
 
@@ -33,11 +34,12 @@ def bare(config: ModelConfig) -> Mixer:
 
 def inputs(mixer: Mixer, batch: int, length: int, **kind: Any) -> tuple[Tensor, Tensor]:
     """Normalised inputs (B, L, d) and what queries and keys are read from: the same, other vectors, or one row for all."""
-    kind = {"device": next(mixer.parameters()).device, **kind}
-    hidden = torch.randn(batch, length, mixer.config.hidden_size, **kind)
+    kind = {"device": next(mixer.parameters()).device, "dtype": torch.float32, **kind}
+    width = mixer.config.hidden_size
+    hidden = normal(batch, length, width, seed=4).to(**kind)
     if mixer.qk_source == "hidden":
         return hidden, hidden
-    return hidden, torch.randn(1 if mixer.qk_source == "side" else batch, length, mixer.config.hidden_size, **kind)
+    return hidden, normal(1 if mixer.qk_source == "side" else batch, length, width, seed=5).to(**kind)
 
 
 def prefill(mixer: Mixer, batch: int, length: int) -> int:
