@@ -30,6 +30,9 @@ from deconattn.mixers.cache import CacheLengths, DecodingState
 LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**28}  # positions × vocabulary whose logits are held together
 PADDING = 0.1  # of a batch's tokens, at most, or as many as cost less than another pass would:
 SPARE = {"cpu": 32, "cuda": 4096}
+SPARE_IF_NARROW = (
+    2**20
+)  # or this over the square of the hidden size, as the products of narrow models cost next to nothing
 BRANCHES = 16  # continuations of a context that are scored together
 
 Request = tuple[Any, list[int], list[int]]
@@ -141,6 +144,7 @@ class HarnessModel(TokenizedLM):
         self._bf16 = precision == "bf16"
         self._device: torch.device = next(model.parameters()).device
         self._rows_at_once = max(1, LOGITS_AT_ONCE[self._device.type] // rows)
+        self._spare = max(SPARE[self._device.type], SPARE_IF_NARROW // model.lm_head.weight.shape[1] ** 2)
         self.shortened = 0
         """Requests of the last call that did not fit the context length."""
 
@@ -194,13 +198,12 @@ class HarnessModel(TokenizedLM):
             else:
                 for number, scored in pieces:
                     plain.setdefault(context + scored[:-1], []).append((number, scored))
-        spare = SPARE[self._device.type]
-        for inputs in batches(plain, len, spare, len, tokens):
+        for inputs in batches(plain, len, self._spare, len, tokens):
             hidden = self._model.final_hidden(self._padded(inputs))
             rows = [(row, read, piece) for row, read in enumerate(inputs) for piece in plain[read]]
             ends = [hidden[row, len(read) - len(scored) : len(read)] for row, read, (_, scored) in rows]
             yield [piece for *_, piece in rows], torch.cat(ends)
-        for stems in batches(shared, lambda stem: len(stem[0]), spare, held_tokens, tokens):
+        for stems in batches(shared, lambda stem: len(stem[0]), self._spare, held_tokens, tokens):
             yield from self._branches([context for context, _ in stems], [pieces for _, pieces in stems])
 
     def _branches(self, contexts: list[Tokens], pieces: list[list[Piece]]) -> Iterator[Batch]:
@@ -212,12 +215,13 @@ class HarnessModel(TokenizedLM):
         hidden = self._decoder(self._padded(contexts), self._model.skip, state, counts)
         last = [hidden[row, length - 1] for row, length in enumerate(lengths)]
         rows = [(row, piece) for row, own in enumerate(pieces) for piece in own]
-        for batch in batches(rows, lambda row: len(row[1][1]), SPARE[self._device.type]):
+        for batch in batches(rows, lambda row: len(row[1][1]), self._spare):
             longest, most = len(batch[0][1][1]), max(lengths[row] for row, _ in batch)
             # In a batch every row counts as long as its longest context and continuation, which a side stream must reach.
             limited = self._decoder.side_stream is not None
             apart = limited and most + longest > self._decoder.config.max_position_embeddings
-            for part in [[each] for each in batch] if apart else [batch]:
+            of_one = [[each for each in batch if each[0] == row] for row in dict.fromkeys(row for row, _ in batch)]
+            for part in of_one if apart else [batch]:
                 ends = torch.stack([last[row] for row, _ in part]).unsqueeze(1)
                 if len(part[0][1][1]) > 1:  # what predicts the first token has been read with the context
                     ids = self._padded([scored[:-1] for _, (_, scored) in part])

@@ -18,6 +18,7 @@ def test_the_papers_grid_is_the_one_that_is_committed(monkeypatch: pytest.Monkey
     assert problem is None, problem
 
 
+@pytest.mark.slow
 def test_a_change_is_told_with_its_runs_and_hours_and_one_command_takes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

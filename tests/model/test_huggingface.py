@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from deconattn import DeconAttnConfig, DeconAttnForCausalLM, mixers
 from deconattn.errors import UserError
 from deconattn.huggingface import DeconAttnCache
+from tests.conftest import slow
 from tests.mixers.cases import config_of, tokens, wrapped
 
 
@@ -78,7 +79,7 @@ def test_a_label_that_padding_would_predict_is_ignored(variant: str) -> None:
     "imports",
     [
         "from transformers import AutoConfig, AutoModelForCausalLM; import deconattn",
-        "import deconattn; from transformers.models.auto import AutoConfig, AutoModelForCausalLM",
+        *slow("import deconattn; from transformers.models.auto import AutoConfig, AutoModelForCausalLM"),
     ],
 )
 def test_importing_the_package_is_enough_for_the_auto_classes(imports: str, tmp_path: Path) -> None:

@@ -42,17 +42,28 @@ TINY = {
 }
 
 
+class Tables(dict[str, Path]):
+    """Collected tables by name, made when one is asked for."""
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self.factory = factory
+
+    def __missing__(self, name: str) -> Path:
+        root = self.factory.mktemp(name)
+        if name == "paper":
+            folders = [folder for size in PAPER_SIZES for folder in make_runs(root, size)]
+            folders += make_runs(root, PAPER_SIZES[2], ("rndembqk", "nonapproximate"), NINE_LAYOUTS)
+        else:
+            own: dict[str, Any] = {"demo": {}, "holes": HOLES, "seeds": {"seeds": (0, 1, 2)}, "tiny": TINY}[name]
+            folders = make_runs(root, **own)
+        self[name] = report(root, list(dict.fromkeys(folders)))
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Collected tables of a demo, one with holes, one with three seeds, one in the paper's shape, a tiny one."""
-    found = {}
-    for name, own in {"demo": {}, "holes": HOLES, "seeds": {"seeds": (0, 1, 2)}, "tiny": TINY}.items():
-        root = tmp_path_factory.mktemp(name)
-        found[name] = report(root, make_runs(root, **own))
-    root = tmp_path_factory.mktemp("paper")
-    folders = [folder for size in PAPER_SIZES for folder in make_runs(root, size)]
-    folders += make_runs(root, PAPER_SIZES[2], ("rndembqk", "nonapproximate"), NINE_LAYOUTS)
-    return {**found, "paper": report(root, list(dict.fromkeys(folders)))}
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    """Of a demo, one with holes, one with three seeds, one in the paper's shape, a tiny one."""
+    return Tables(tmp_path_factory)
 
 
 def options(exhibit: str, name: str) -> dict[str, Any]:
@@ -66,10 +77,8 @@ def drawn(exhibit: str, folder: Path, name: str) -> Drawing:
         return make(EXHIBITS[exhibit], folder, options(exhibit, name))
 
 
-CASES = [*itertools.product(FIGURES, ("holes", "paper", "tiny")), ("figure5", "seeds")]
-
-
-@pytest.mark.parametrize(("exhibit", "name"), CASES)
+@pytest.mark.parametrize("exhibit", FIGURES)
+@pytest.mark.parametrize("name", ["holes", "tiny", *slow("paper", "seeds")])
 def test_all_words_can_be_read_at_the_printed_size(exhibit: str, name: str, tables: dict[str, Path]) -> None:
     with style.styled():
         figure = make(EXHIBITS[exhibit], tables[name], options(exhibit, name)).figure
@@ -138,6 +147,7 @@ def test_figure4_shows_the_papers_values_in_panels_of_their_own(tables: dict[str
     assert "This run: nano, 0.41M parameters, 2.6M tokens, 1 seed" in text and "90,000 →" in text
 
 
+@pytest.mark.slow
 def test_a_panel_of_infinite_values_is_not_called_empty(tmp_path: Path) -> None:
     folders = make_runs(tmp_path, PAPER_SIZES[0])
     for folder in folders:
@@ -153,6 +163,7 @@ def test_a_panel_of_infinite_values_is_not_called_empty(tmp_path: Path) -> None:
         assert "infinite" in found and "not evaluated" not in found
 
 
+@pytest.mark.slow
 def test_whiskers_are_called_what_they_are(tables: dict[str, Path], tmp_path: Path) -> None:
     one = words(drawn("figure3", tables["demo"], "demo").figure)
     assert "± is the standard error over test items" in one and "Held-out (bits per byte): without." in one
@@ -255,6 +266,7 @@ def test_a_model_without_any_finished_run_is_drawn_empty(tmp_path: Path) -> None
         assert word in words(drawing.figure) and not drawing.runs
 
 
+@pytest.mark.slow
 def test_a_training_of_one_step_beside_a_longer_one_is_drawn(tmp_path: Path) -> None:
     folders = make_runs(tmp_path, replace(NANO, steps=1, tokens=128), variants=("mlp", "rndembqk"))
     longer = make_runs(tmp_path, replace(NANO, steps=90, tokens=90 * 128), variants=("mlp",), layouts=("even",))

@@ -27,6 +27,7 @@ def rows(run: Path) -> list[dict[str, str]]:
     return [dict(zip(COLUMNS, line.split(","), strict=True)) for line in lines]
 
 
+@pytest.mark.slow
 def test_a_training_is_queued_running_killed_stopped_and_finished(tmp_path: Path, token_table: Path) -> None:
     run = longer_run(tmp_path / "run", STEPS)
     seen = status(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from deconattn.training.requeue import Requeue
 from deconattn.training.stops import MARGIN_SECONDS
+from tests.conftest import slow
 from tests.training import (
     PATIENCE,
     checkpoints,
@@ -48,7 +50,7 @@ def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, printed
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, *slow(signal.SIGINT)])
 def test_a_signal_saves_and_the_run_goes_on_bit_identically(
     number: signal.Signals, longer: Path, token_table: Path, tmp_path: Path
 ) -> None:
@@ -65,7 +67,7 @@ def test_a_signal_saves_and_the_run_goes_on_bit_identically(
 def test_a_job_of_a_cluster_asks_for_a_requeue_only_at_its_limit_and_if_it_has_saved_something(
     endless: Path, token_table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SLURM_CONF", "/nowhere")  # where there is a Slurm at all
+    monkeypatch.setenv("SLURM_CONF", os.devnull)  # where there is a Slurm at all: it fails at once
     code, printed = disturb(endless, token_table, signal.SIGUSR1, lambda: checkpoints(endless), *OFTEN)
     assert code == 75 and "requeue" not in printed, "it is no job of a cluster"
     monkeypatch.setenv("DECONATTN_SLURM_JOB", "7")
@@ -97,6 +99,7 @@ def test_a_deadline_stops_in_time_and_saves(endless: Path, token_table: Path, tm
     assert took < deadline, f"{took:.1f} s of {deadline:.1f} s"
 
 
+@pytest.mark.slow
 def test_evaluation_during_training_is_left_and_made_up_for(token_table: Path, tmp_path: Path) -> None:
     """Held-out losses after each update, a sequence at a time, take most of the time: a signal falls into one."""
     settings, options = {"steps": 8, "heldout_every": 1}, ("--micro-batch-size", "1")

@@ -37,6 +37,10 @@ def test_in_a_pipe_each_job_is_a_plain_line_and_the_rest_is_in_the_log_that_is_n
     assert "finished mirror_source corpus-tales" in log.read_text()
     again = project.snakemake(*EARLY)
     assert "Nothing to be done" in again.stderr and again.returncode == 0
+
+
+@pytest.mark.slow
+def test_who_asks_for_snakemakes_own_lines_gets_them(project: Project) -> None:
     for own in ("--verbose", "--printshellcmds", "--dry-run"):
         assert "[1/" not in project.snakemake("--forcerun", "mirror_source", *EARLY, own).stderr
 

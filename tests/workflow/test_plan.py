@@ -92,6 +92,7 @@ def test_the_papers_plan_is_priced_by_device_and_mfu(tmp_path: Path) -> None:
     assert "500m-gqa" in text and ("the disk is too small" in text) == (disk["missing"] > 0)
 
 
+@pytest.mark.slow
 def test_published_utilisations_and_runs_of_other_sizes_price_what_has_no_run(finished_copy: Project) -> None:
     assert [published_mfu("h100", size) for size in (10**7, 125 * 10**6, 10**10)] == [0.275, 0.275, 0.437]
     assert 0.317 < published_mfu("b200", 5 * 10**8) < 0.349 < 0.5 < published_mfu("a100", 3 * 10**8)
@@ -174,6 +175,7 @@ def test_explain_names_settings_definitions_and_data(finished_copy: Project) -> 
     assert explained(finished_copy)[mlp][0] == "never finished: loss is not finite at step 3"
 
 
+@pytest.mark.slow
 def test_explain_shows_other_stages_and_package_versions(finished_copy: Project) -> None:
     info = finished_copy.folder / "torch-99.0.dist-info/METADATA"
     info.parent.mkdir()

@@ -70,6 +70,7 @@ def test_an_evaluation_is_stopped_and_killed_and_its_tables_are_the_same(
     assert read_json(evaluation / "record.json")["files"] == before and not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_killed_job_gets_more_memory_and_one_that_left_does_not(finished_copy: Project) -> None:
     (run,) = finished_copy.runs(f"{RNDEMB}-*")
     shutil.rmtree(run / "model")
@@ -89,6 +90,7 @@ def test_a_killed_job_gets_more_memory_and_one_that_left_does_not(finished_copy:
     assert memory() == 5000
 
 
+@pytest.mark.slow
 def test_a_large_part_of_the_text_has_the_time_that_its_size_takes(tmp_path: Path) -> None:
     said = Project.copy(tmp_path).snakemake("-n", config="config/paper.yaml").stdout
     limits = re.findall(r"^rule tokenize_part:\n(?:    .*\n)*?    resources: .*\bruntime=(\d+)", said, re.MULTILINE)

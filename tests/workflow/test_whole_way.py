@@ -88,6 +88,7 @@ def test_the_linter_remarks_only_on_what_is_explained(finished: Project) -> None
     assert remarks and all(remark.startswith(EXPLAINED) for remark in remarks), remarks
 
 
+@pytest.mark.slow
 def test_no_more_than_four_downloads_run_at_once(tmp_path: Path) -> None:
     project = Project.copy(tmp_path)
     project.edit(CONFIG, "parts: 2", "parts: 6")
@@ -100,6 +101,7 @@ def test_no_more_than_four_downloads_run_at_once(tmp_path: Path) -> None:
     assert most == 4 and running == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_braces_in_a_path_are_no_wildcards(tmp_path: Path) -> None:
     project = Project.copy(tmp_path)
     odd = "tests/data/odd {part} {} mirror"
