@@ -97,8 +97,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def slow(*values: object) -> list[object]:
-    """Values of a parameter with which a test is slow."""
-    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+    """Values of a parameter, or tuples of those of several, with which a test is slow."""
+    return [pytest.param(*value if isinstance(value, tuple) else (value,), marks=pytest.mark.slow) for value in values]
 
 
 def skip_or_fail(reason: str) -> None:

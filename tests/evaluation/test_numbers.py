@@ -21,6 +21,7 @@ from deconattn.data.definitions import definition_path
 from deconattn.evaluation.names import MULTIPLE_CHOICE
 from deconattn.evaluation.run import evaluate_model
 from deconattn.evaluation.tasks import build_task
+from tests.conftest import slow
 from tests.evaluation import VOCABULARY, files, heldout, hflm, tiny
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -59,12 +60,14 @@ def native_task(name: str, path: Path, items: int, folder: Path) -> Configurable
     ("model", "name", "limit", "length"),
     [
         ("qwen", "copa", 10, 128),
-        ("qwen", "sciq", 8, 128),
-        ("qwen", "hellaswag", 4, 128),
-        ("qwen", "wikitext", 1, 128),
-        ("qwen", "lambada_openai", 10, 128),
         ("qwen", "boolq", 4, 32),  # prompts lose their beginning
-        ("rndembqk even", "copa", 10, 128),
+        *slow(
+            ("qwen", "sciq", 8, 128),
+            ("qwen", "hellaswag", 4, 128),
+            ("qwen", "wikitext", 1, 128),
+            ("qwen", "lambada_openai", 10, 128),
+            ("rndembqk even", "copa", 10, 128),
+        ),
     ],
 )
 def test_numbers_are_those_of_hflm(

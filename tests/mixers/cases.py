@@ -63,8 +63,12 @@ PAIRS += [("standard", "uniform", "mha")]
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
 each_group = pytest.mark.parametrize("heads", GROUPS)
-each_length = pytest.mark.parametrize("length", LENGTHS)
-# Every kind where all tests run; else those in which heads take turns.
+# Every length and kind where all tests run; else a token, and one more than a block of the fast forms, and the kinds in which
+# heads take turns.
+QUICK = (1, 33)
+each_length = pytest.mark.parametrize(
+    "length", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in LENGTHS]
+)
 each_kind = pytest.mark.parametrize(
     ("variant", "layout", "heads"),
     [pytest.param(*kind, marks=() if kind in PAIRS else pytest.mark.slow) for kind in KINDS],

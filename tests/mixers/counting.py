@@ -35,11 +35,15 @@ def bare(config: ModelConfig) -> Mixer:
 def inputs(mixer: Mixer, batch: int, length: int, **kind: Any) -> tuple[Tensor, Tensor]:
     """Normalised inputs (B, L, d) and what queries and keys are read from: the same, other vectors, or one row for all."""
     kind = {"device": next(mixer.parameters()).device, "dtype": torch.float32, **kind}
-    width = mixer.config.hidden_size
-    hidden = normal(batch, length, width, seed=4).to(**kind)
+
+    def drawn(rows: int, seed: int) -> Tensor:
+        size = (rows, length, mixer.config.hidden_size)
+        return torch.empty(size, **kind) if kind["device"].type == "meta" else normal(*size, seed=seed).to(**kind)
+
+    hidden = drawn(batch, 4)
     if mixer.qk_source == "hidden":
         return hidden, hidden
-    return hidden, normal(1 if mixer.qk_source == "side" else batch, length, width, seed=5).to(**kind)
+    return hidden, drawn(1 if mixer.qk_source == "side" else batch, 5)
 
 
 def prefill(mixer: Mixer, batch: int, length: int) -> int:

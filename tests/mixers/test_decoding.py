@@ -10,6 +10,7 @@ from deconattn.config import ModelConfig
 from deconattn.costs import state_bytes
 from deconattn.decoder import LanguageModel
 from deconattn.mixers.cache import DecodingState
+from tests.conftest import slow
 from tests.mixers.cases import (
     FLOAT64,
     LENGTHS,
@@ -44,7 +45,7 @@ def test_prefill_and_decode_are_one_forward(variant: str, layout: str, heads: st
         assert_near(decode(model, ids[:, first:], state), expected[:, first:], FLOAT64, "decode:")
 
 
-@pytest.mark.parametrize("size", [2, 7, 40])
+@pytest.mark.parametrize("size", [7, *slow(2, 40)])
 @each_kind
 @torch.no_grad()
 def test_a_prompt_may_be_taken_in_by_chunks(variant: str, layout: str, heads: str, size: int) -> None:

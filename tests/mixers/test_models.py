@@ -87,7 +87,13 @@ def test_gradients_of_every_parameter(variant: str, layout: str, heads: str, len
     assert_gradients(config_of(variant, layout, heads), length)
 
 
-@pytest.mark.parametrize("case", OTHERS, ids=["-".join(map(str, case.values())) for case in OTHERS])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id="-".join(map(str, case.values())), marks=() if number % 4 == 0 else pytest.mark.slow)
+        for number, case in enumerate(OTHERS)
+    ],
+)
 def test_every_layout_with_head_norms_biases_and_tied_embeddings(case: dict[str, Any]) -> None:
     config = config_of(
         case["variant"], case["layout"], num_hidden_layers=4, num_key_value_heads=case["kv"],

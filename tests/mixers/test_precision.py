@@ -16,6 +16,7 @@ from torch import Tensor
 from deconattn.config import ModelConfig
 from deconattn.decoder import LanguageModel
 from deconattn.mixers.base import QKVMixer
+from tests.conftest import slow
 from tests.mixers.cases import (
     BF16,
     FLOAT32,
@@ -77,7 +78,7 @@ def test_the_form_keeps_its_budget(variant: str, head_dim: int, length: int, dty
 
 
 @pytest.mark.parametrize(
-    ("dtype", "budget"), [(torch.float32, FLOAT32), (torch.bfloat16, 3 * BF16)], ids=["float32", "autocast"]
+    ("dtype", "budget"), [(torch.float32, FLOAT32), *slow((torch.bfloat16, 3 * BF16))], ids=["float32", "autocast"]
 )
 @each_pair
 def test_a_whole_model_in_float32_and_in_mixed_precision(
