@@ -126,12 +126,12 @@ _AS_TABLE1 = "As Table 1, for nonapproximate and rndembqk, uniform and hybrid"
 
 _ROWS = (
     Exhibit(
-        "table_findings", "Findings · the paper's claims here", ANSWERS,
+        "table_findings", "Findings · the claims here", ANSWERS,
         "deconattn.report.findings_table:table_findings", _SAMPLED,
-        "**What this grid says of the paper's claims.** Each claim holds, fails or cannot be told, of the variant and "
-        "of these checkpoints; what can be told comes first. A claim that cannot be told has not failed. Claims and "
-        "margins were fixed before the grid was evaluated.",
-        _MODELS,
+        "**What this grid says of the claims.** They are the paper's or, of a grid of recall, our predictions. Each "
+        "holds, fails or cannot be told, of the variant and of these checkpoints; what can be told comes first. A claim "
+        "that cannot be told has not failed. Claims and margins were fixed before the grid was evaluated.",
+        _MODELS, THREE,
     ),
     Exhibit(
         "table1", "Table 1 · all variants", QUALITY, "deconattn.report.tables:table1", _SCORED,

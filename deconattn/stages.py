@@ -174,7 +174,7 @@ def evaluate(spec: dict[str, Any], options: Namespace) -> list[str]:
 
         tokens = Path(spec["made_from"]["tokens"])
         evaluate_recall(run, tokens, spec["modes"], options.batch_size, options.device, options.folder)
-        return ["evaluation.parquet"]
+        return ["evaluation.parquet", "samples.parquet"]
     from deconattn.evaluation.run import evaluate_run
 
     tokenizer = spec["made_from"]["tokenizer"]

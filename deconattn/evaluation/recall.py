@@ -11,7 +11,7 @@ import torch
 
 from deconattn.data.recall import distances, pairs_of, task_of
 from deconattn.data.table import TokenTable, heldout_rows
-from deconattn.evaluation.schema import EVALUATION
+from deconattn.evaluation.schema import EVALUATION, SAMPLES
 from deconattn.files import read_json
 from deconattn.load import load_language_model
 from deconattn.result_tables import run_columns, write_rows
@@ -23,6 +23,7 @@ def evaluate_recall(
     """Write evaluation.parquet: for each mode and number of pairs the accuracy (`acc`), and by distance (`acc_distance_3`).
 
     An answer is right if its token is the most likely of the whole vocabulary. Distances are of `data.recall.distances`.
+    samples.parquet has a row a sequence, with the share of its answers that are right.
 
     Args:
         run_folder: holds spec.json and model/.
@@ -40,7 +41,7 @@ def evaluate_recall(
         length, scored = table.context_length, table.scored
     rows = heldout_rows(tokens, length)
     pairs, distance = pairs_of(rows), distances(rows)[:, scored.start // 2 :]
-    identity, found = run_columns(read_json(run_folder / "spec.json")), []
+    identity, found, samples = run_columns(read_json(run_folder / "spec.json")), [], []
     for mode in modes:
         model.skip = None if mode == "full" else mode  # type: ignore[assignment]
         right = hits(model, rows, scored, batch_size)
@@ -50,7 +51,17 @@ def evaluate_recall(
             groups |= {f"acc_distance_{far}": distance[own] == far for far in np.unique(distance[own]).tolist()}
             place = {**identity, "mode": mode, "task": task_of(count), "context_length": length}
             found += [{**place, "metric": name, **share(right[own], group)} for name, group in groups.items()]
+            place = {
+                "run": identity["run"],
+                "mode": mode,
+                "task": task_of(count),
+                "context_length": length,
+                "metric": "acc",
+            }
+            each = zip(np.flatnonzero(own).tolist(), right[own].mean(axis=1).tolist(), strict=True)
+            samples += [{**place, "item": item, "document": f"{item:016d}", "value": value} for item, value in each]
             print(f"{task_of(count)} ({mode}): acc {right[own].mean():.4g}; {right[own].size} answers", flush=True)
+    write_rows(out_folder / "samples.parquet", samples, SAMPLES)
     write_rows(out_folder / "evaluation.parquet", found, EVALUATION)
 
 

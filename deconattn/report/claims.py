@@ -1,6 +1,7 @@
-"""The paper's claims as data (claims.csv): what each compares, by how much, and what bounds say of it.
+"""Claims as data (claims.csv): what each compares, by how much, and what bounds say of it.
 
-Margins are fixed here, before a grid is evaluated; they were chosen by the paper's values. A claim is of one of four
+They are the paper's, and the predictions of docs/recall.md. Margins are fixed here, before a grid is evaluated; they were
+chosen by the paper's values. A claim is of one of four
 types, about how much worse its left side is than its right one: `difference` (worse), `threshold` (worse by more than the
 margin), `equivalence` (neither better nor worse by the margin), `order` (each of a list is worse than the one before it).
 """
@@ -24,12 +25,13 @@ FAMILIES = {
     "hybrids": "Relaxed in every other layer",
     "skips": "Relaxed layers left out",
     "accuracy": "Accuracy",
+    "recall": "Associative recall",
 }
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One side of a comparison: a variant in a layout and mode, or the baseline `random_guess`."""
+    """One side of a comparison: a variant in a layout and mode, or a baseline (`random_guess`, `random_pair`)."""
 
     variant: str
     layout: str = "uniform"
@@ -49,8 +51,9 @@ Pair = tuple[Condition, Condition]
 class Claim:
     """A row of claims.csv.
 
-    metric: `log_perplexity` (nats a word) or `accuracy` (the mean over the NLU tasks, a fraction). models: `any`, or those
-    with (`qk_norm`) or without (`no qk_norm`) head norms. published: the table that its published values are from.
+    metric: `log_perplexity` (nats a word), `accuracy` (the mean over the NLU tasks, a fraction) or `recall` (the mean over
+    numbers of pairs, a fraction), which alone is evaluated on a grid of recall. models: `any`, or those
+    with (`qk_norm`) or without (`no qk_norm`) head norms. published: the table that its published values are from, if any.
     """
 
     claim: str
@@ -92,6 +95,8 @@ class Claim:
 
     def printed(self, pair: Pair) -> float | None:
         """left − right of the paper's own values, which have no error that could be told by; None if it lacks one."""
+        if not self.published:
+            return None
         column, rows = WIKITEXT if self.metric == "log_perplexity" else AVERAGE, load_published(self.published)
         cells = [published_cells(rows, c.variant, c.layout, c.mode, [column]).get(column.key) for c in pair]
         left, right = (None if cell is None else cell.value for cell in cells)

@@ -64,8 +64,7 @@ def collect(
             evaluation = schema.read_table(evaluated / "evaluation.parquet", schema.EVALUATION)
             # An adopted run has another name in its files.
             evaluations.append(evaluation.assign(run=folder.name))
-            if (path := evaluated / "samples.parquet").is_file():  # answers of recall are not kept one by one
-                samples.append(schema.read_table(path, schema.SAMPLES).assign(run=folder.name))
+            samples.append(schema.read_table(evaluated / "samples.parquet", schema.SAMPLES).assign(run=folder.name))
         elif run["status"] == "finished":
             gaps.append(_gap(run, "evaluate", _undone("evaluated", reasons.get(str(evaluated)))))
     if baselines is not None and baselines.is_file():

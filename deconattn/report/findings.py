@@ -1,4 +1,4 @@
-"""The paper's claims, evaluated on a grid: which hold, which fail, which cannot be told, and what would tell them.
+"""The claims, evaluated on a grid: which hold, which fail, which cannot be told, and what would tell them.
 
 Two questions that are never mixed. *Of these checkpoints*: would the trained models compare so on other documents or items?
 Bounds are over documents or items. *Of the variant*: would models trained again compare so on this text and these items?
@@ -84,6 +84,7 @@ def findings(results: Results, model: str, claims: Iterable[Claim]) -> list[Find
     scored = Scored(results, model)
     normed = results.runs.loc[results.runs["model"] == model, "qk_norm"].eq(True).any()
     own = [claim for claim in claims if claim.models in ("any", "qk_norm" if normed else "no qk_norm")]
+    own = [claim for claim in own if (claim.metric == "recall") == bool(scored.recall)]
     sizes: dict[str, int] = {}
     for claim in own:
         sizes[claim.family] = sizes.get(claim.family, 0) + sum(not scored.absent(pair) for pair in claim.pairs)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from deconattn.exhibits import BOTH, EXHIBITS
+from deconattn.exhibits import EXHIBITS, THREE
 from deconattn.report import schema
 from deconattn.report.claims import FAILS, FAMILIES, HOLDS, UNTOLD, Claim, load_claims
 from deconattn.report.findings import ERROR, FAR, Compared, Finding, findings
@@ -98,7 +98,7 @@ def table_findings(results: Results, options: dict[str, Any]) -> FindingsTable:
     results.check_models(models)
     found = [finding for model in models for finding in findings(results, model, load_claims())]
     shown = {(c.variant, c.layout) for f in found for each in f.compared for c in each.pair}
-    runs = results.runs[results.runs["run"].isin(results.shown(models, BOTH))]
+    runs = results.runs[results.runs["run"].isin(results.shown(models, THREE))]
     runs = runs[[pair in shown for pair in zip(runs["variant"], runs["layout"], strict=True)]]
     variants = list(dict.fromkeys(variant for variant, _ in shown))
     return FindingsTable(
@@ -106,7 +106,7 @@ def table_findings(results: Results, options: dict[str, Any]) -> FindingsTable:
         [_lead(results, model, [finding for finding in found if finding.model == model]) for model in models],
         _notes(results, models, found),
         runs["run"].tolist(),
-        run_gaps(results, models, variants, BOTH),
+        run_gaps(results, models, variants, THREE),
     )
 
 
@@ -130,9 +130,13 @@ def _notes(results: Results, models: list[str], found: list[Finding]) -> list[st
     """What is compared, by what bounds, and what was trained otherwise."""
     sizes = {FAMILIES[each.claim.family]: each.comparisons for each in found if each.comparisons}
     texts = dict.fromkeys(f"{each.text.label}" for each in found if each.text)
+    recall = any(each.claim.metric == "recall" for each in found)
     notes = [
-        f"Perplexities are compared as log-perplexity of {' or '.join(texts) or 'no text'}, in nats a word (positive: the "
-        "left side predicts worse); accuracies as the mean over the NLU tasks, in points.",
+        "Recall is the share of right answers, the mean over numbers of pairs, in points (negative: the left side is right "
+        "less often); items are held-out sequences."
+        if recall
+        else f"Perplexities are compared as log-perplexity of {' or '.join(texts) or 'no text'}, in nats a word (positive: "
+        "the left side predicts worse); accuracies as the mean over the NLU tasks, in points.",
         *(["WikiText was not evaluated here: claims on it are evaluated on the held-out text."]
           if any(each.text not in (None, WIKITEXT) for each in found) else []),
         "Of these checkpoints: bounds over documents or items say how the same trained models would compare on others of "
@@ -141,7 +145,7 @@ def _notes(results: Results, models: list[str], found: list[Finding]) -> list[st
         f"Bounds hold together: over all of a family a false verdict has a probability of {ERROR:.0%} at most (each of m "
         f"comparisons {ERROR:.0%} / m, one-sided). m is {', '.join(f'{m} ({name})' for name, m in sizes.items())}.",
         _one_seed(results, models),
-        "The paper's values are points: none of its perplexities has an error.",
+        "" if recall else "The paper's values are points: none of its perplexities has an error.",
         *(limits_note(results, model) for model in models),
         *dict.fromkeys(f"{each.model}: {note}." for each in found for one in each.compared for note in one.settings),
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,7 @@ class Scored:
         self.results, self.model = results, model
         own = results.evaluation[results.evaluation["model"] == model]
         there = set(zip(own["task"], own["metric"], strict=True))
+        self.recall = sorted({task for task, _ in there if task.startswith("recall_")})
         self.text = next((column for column in (WIKITEXT, HELDOUT) if (column.task, column.metric) in there), None)
         self._deviations: dict[tuple[str, frozenset[str]], float | None] = {}
         self._matrices: dict[tuple[Condition, str, str], pd.DataFrame] = {}
@@ -45,7 +47,10 @@ class Scored:
 
     def compare(self, metric: str, pair: Pair, level: float) -> Outcome:
         """left − right of a pair that the grid has; bounds are those of two-sided intervals of `level`."""
-        return self._losses(*pair, level) if metric == "log_perplexity" else self._accuracies(*pair, level)
+        if metric == "log_perplexity":
+            return self._losses(*pair, level)
+        tasks, value = (self.recall, "value") if metric == "recall" else (MULTIPLE_CHOICE, "correct")
+        return self._accuracies(*pair, level, tasks, value)
 
     def deviation(self, metric: str, modes: set[str]) -> float | None:
         """The largest deviation between seeds in these modes, of any model of the grid with `ENOUGH` seeds or more."""
@@ -55,6 +60,12 @@ class Scored:
             rows = self.results.scores
             rows = rows[(rows["task"] == AVERAGE.task) & rows["mode"].isin(modes) & (rows["seeds"] >= ENOUGH)]
             found = rows["stderr"].max()
+        elif metric == "recall":
+            rows = self.results.evaluation
+            rows = rows[rows["task"].isin(self.recall) & (rows["metric"] == "acc") & rows["mode"].isin(modes)]
+            places = ["model", "variant", "layout", "mode"]
+            means = rows.groupby([*places, "seed"])["value"].mean().groupby(places)
+            found = means.std()[means.size() >= ENOUGH].max()
         else:
             rows = self.results.evaluation
             own = (rows["task"] == getattr(self.text, "task", None)) & (rows["metric"] == "word_perplexity")
@@ -69,13 +80,13 @@ class Scored:
         return self.results.select_runs(self.model, side.variant, side.layout)
 
     def _matrix(self, side: Condition, task: str, value: str) -> pd.DataFrame:
-        """What was scored, a column a seed: of each document, or for `correct` of each item; inf for what is no number.
+        """What was scored, a column a seed: of each document, or for accuracies of each item; inf for what is no number.
 
         A training that diverged and was not evaluated has losses of inf.
         """
         if (place := (side, task, value)) in self._matrices:
             return self._matrices[place]
-        keys = ["document", "item"] if value == "correct" else ["document"]
+        keys = ["document"] if value in ("nll", "words") else ["document", "item"]
         columns, lost = {}, []
         for run, seed, status in self._runs(side)[["run", "seed", "status"]].itertuples(index=False):
             if (rows := self.results.samples.get((run, side.mode, task))) is not None:
@@ -112,21 +123,27 @@ class Scored:
         over_documents = statistics.log_perplexity(means[0], means[1], units, level)
         return over_documents, statistics.over_seeds(by_seed[0], by_seed[1], level)
 
-    def _accuracies(self, left: Condition, right: Condition, level: float) -> Outcome:
-        """Of mean accuracy over the NLU tasks that both sides answered; the right one may be a baseline."""
-        tasks = []
-        for task in MULTIPLE_CHOICE:
-            one, other = (self._matrix(side, task, "correct") for side in (left, right))
+    def _accuracies(self, left: Condition, right: Condition, level: float, tasks: Sequence[str], value: str) -> Outcome:
+        """Of mean accuracy over the tasks that both sides answered; one of them may be a baseline."""
+        found = []
+        for task in tasks:
+            one, other = (self._matrix(side, task, value) for side in (left, right))
             if right.variant in BASELINES:
-                other = one * 0 + (self.results.baseline(right.variant, accuracy_column(task)).value or np.nan)
+                other = one * 0 + self._chance(right, task)
+            if left.variant in BASELINES:
+                one = other * 0 + self._chance(left, task)
             if one.empty or other.empty:
                 continue
             one, other = one.align(other, join="inner")
             if one.size and np.isfinite(one + other).all(axis=None):
-                tasks.append((other, one))
-        seeds = list(set.intersection(*(set(one) for _, one in tasks))) if tasks else []
+                found.append((other, one))
+        seeds = list(set.intersection(*(set(one) for _, one in found))) if found else []
         if not seeds:
             return "no task that both answered with the same seed"
-        both = [(other[seeds].mean(axis=1).to_numpy(), one[seeds].mean(axis=1).to_numpy()) for other, one in tasks]
-        by_seed = [np.mean([pair[side][seeds].mean() for pair in tasks], axis=0).tolist() for side in (0, 1)]
+        both = [(other[seeds].mean(axis=1).to_numpy(), one[seeds].mean(axis=1).to_numpy()) for other, one in found]
+        by_seed = [np.mean([pair[side][seeds].mean() for pair in found], axis=0).tolist() for side in (0, 1)]
         return statistics.mean_accuracy(both, level), statistics.over_seeds(by_seed[0], by_seed[1], level)
+
+    def _chance(self, baseline: Condition, task: str) -> float:
+        value = self.results.baseline(baseline.variant, accuracy_column(task)).value
+        return np.nan if value is None else value

@@ -53,5 +53,7 @@ def test_a_grid_of_recall(tmp_path: Path) -> None:
         table = pd.read_parquet(path)
         found = table[(table["metric"] == "acc") & (table["mode"] == "full")].set_index("task")["value"]
         assert dict(found) == pytest.approx({f"recall_{n}": right[pairs == n].mean() for n in (2, 3)})
+        samples = pd.read_parquet(path.with_name("samples.parquet")).query("mode == 'full'").set_index("item")["value"]
+        assert samples.sort_index().tolist() == pytest.approx(right.mean(axis=1).tolist())
     record = read_json(tmp_path / "results/reports/tiny-recall/figures/figure_recall.json")
     assert len(record["runs"]) == 2 and record["gaps"] == []
