@@ -36,7 +36,7 @@ HANDED_IN = {
         ("evaluate", "measure"), ("pieces", "files.read_json", "files.write_json", "training.stops", "training.lock")
     ),
     # the registry fills in defaults; the spec holds all options anyway
-    **dict.fromkeys(("figure", "table"), ("exhibits",)),
+    **dict.fromkeys(("figure", "table"), ("exhibit", "exhibits")),
 }
 """Stage → modules, or single functions, of what comes into its entry functions from outside."""
 
