@@ -59,6 +59,11 @@ class Exhibit:
         """Whether it shows what mixers cost, of models that need not be trained."""
         return "costs" in self.reads
 
+    @property
+    def priced(self) -> bool:
+        """Whether it shows what trained runs cost, by formula."""
+        return "run_costs" in self.reads
+
     def shows(self, variant: str, layout: str, asked: Collection[str] | None = None) -> bool:
         """Whether a run of its models belongs to it; `asked` are the variants that a configuration names for it."""
         if asked:

@@ -188,12 +188,8 @@ class Identity:
     def evaluations(self) -> dict[Run, Artefact]:
         """The evaluation of each run."""
         evaluation, found = self.settings.evaluation, {}
-        general = {
-            "tasks": list(evaluation.tasks),
-            "limits": self._limits,
-            "precision": evaluation.precision,
-            **definitions_of(evaluation.tasks, evaluation.definitions),
-        }
+        general = {"tasks": list(evaluation.tasks), "limits": self._limits, "precision": evaluation.precision}
+        general |= definitions_of(evaluation.tasks, evaluation.definitions)
         for run in self.runs:
             facts, sources = {**general, "context_lengths": grid.contexts_of(self.settings, run)}, self._items
             if isinstance(self.settings.corpus, RecallCorpus):
@@ -229,8 +225,7 @@ class Identity:
     # ---- tables and exhibits ----------------------------------------------------------------------------------------
     @cached_property
     def tables(self) -> dict[str, Artefact]:
-        """Tables of the runs ("results"); where exhibits show them, with analyses ("attention") or with what each run
-        costs ("run_costs"), and of measured "costs"."""
+        """Tables of the runs ("results"); where exhibits show them, with "attention" or "run_costs"; of measured "costs"."""
         facts: dict[str, Any] = {"runs": self._by_run(self.evaluations), "baselines": str(self.baselines.folder)}
         wanted = [*self.trainings.values(), *self.evaluations.values(), self.baselines]
         found = {"results": self._table("results", wanted, facts)}
@@ -297,8 +292,7 @@ def _templates() -> str:
 
 def _tables_of(exhibit: str) -> str:
     about = EXHIBITS[exhibit]
-    kinds = ("costs", "run_costs")
-    return "attention" if about.analysed else next((kind for kind in kinds if kind in about.reads), "results")
+    return "costs" if about.costed else "attention" if about.analysed else "run_costs" if about.priced else "results"
 
 
 def _reads_text(run: Run) -> bool:
