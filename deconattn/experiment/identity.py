@@ -188,7 +188,11 @@ class Identity:
     def evaluations(self) -> dict[Run, Artefact]:
         """The evaluation of each run."""
         evaluation, found = self.settings.evaluation, {}
-        general = {"tasks": list(evaluation.tasks), "limits": self._limits, "precision": evaluation.precision}
+        general: dict[str, Any] = {
+            "tasks": list(evaluation.tasks),
+            "limits": self._limits,
+            "precision": evaluation.precision,
+        }
         general |= definitions_of(evaluation.tasks, evaluation.definitions)
         for run in self.runs:
             facts, sources = {**general, "context_lengths": grid.contexts_of(self.settings, run)}, self._items
