@@ -188,12 +188,8 @@ class Identity:
     def evaluations(self) -> dict[Run, Artefact]:
         """The evaluation of each run."""
         evaluation, found = self.settings.evaluation, {}
-        general: dict[str, Any] = {
-            "tasks": list(evaluation.tasks),
-            "limits": self._limits,
-            "precision": evaluation.precision,
-        }
-        general |= definitions_of(evaluation.tasks, evaluation.definitions)
+        general: dict[str, Any] = {"tasks": list(evaluation.tasks), "limits": self._limits}
+        general |= {"precision": evaluation.precision, **definitions_of(evaluation.tasks, evaluation.definitions)}
         for run in self.runs:
             facts, sources = {**general, "context_lengths": grid.contexts_of(self.settings, run)}, self._items
             if isinstance(self.settings.corpus, RecallCorpus):
