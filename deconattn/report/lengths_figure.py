@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from deconattn.exhibits import BOTH
-from deconattn.report import style
+from deconattn.report import lengths, style
 from deconattn.report.draw import Drawing
-from deconattn.report.names import HELDOUT, WIKITEXT, Column, colour, layout_label, run_label
+from deconattn.report.names import HELDOUT, WIKITEXT, Column, colour, layout_label
 from deconattn.report.notes import gap_line, run_gaps
 from deconattn.report.results import Results
 
 WIDEST = {"word_perplexity": 40.0, "bits_per_byte": 3.0}
 """Metric → times the lowest value, as far as a panel reaches; a line that leaves it is named at the foot."""
-_PLACE = ["variant", "layout", "mode"]
 _TRAINED: dict[str, Any] = {"color": style.GREY, "linewidth": 0.9, "linestyle": "-."}
 
 
@@ -26,8 +24,8 @@ def figure_lengths(results: Results, options: dict[str, Any]) -> Drawing:
     model = options["model"]
     results.check_models([model])
     text = HELDOUT if options["task"] == HELDOUT.task else WIKITEXT
-    points, trained = values(results, model, text), results.shape(model, "context_length")
-    gaps = run_gaps(results, [model], results.variants(model), BOTH) + _gaps(results, model, points)
+    points, trained = lengths.values(results, model, text), results.shape(model, "context_length")
+    gaps = run_gaps(results, [model], results.variants(model), BOTH) + lengths.gaps(results, model, points)
     shown = results.shown([model], BOTH)
     if points["mean"].isna().all():
         gaps.append(f"no model has a value on {text.label}")
@@ -50,8 +48,8 @@ def figure_lengths(results: Results, options: dict[str, Any]) -> Drawing:
     entries |= {f"{variant}, re-weighted": _dot(variant, "reweighted", False) for variant in again}
     entries |= {"length in training": _TRAINED}
     style.legend(figure, entries, f"{results.heading(model)}, {results.seeds_label(model)}", min(len(entries), 6))
-    lengths = sorted(points["context_length"].unique())
-    ends = lengths[0] / 1.15, lengths[-1] * 1.15
+    ticks = sorted(points["context_length"].unique())
+    ends = ticks[0] / 1.15, ticks[-1] * 1.15
     for axes, (layout, own) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         axes.set_title(layout_label(layout).capitalize(), color=style.GREY)
         axes.set_xlabel("context length, tokens", labelpad=1.5)
@@ -59,13 +57,13 @@ def figure_lengths(results: Results, options: dict[str, Any]) -> Drawing:
         axes.set_xscale("log", base=2)
         axes.set_xlim(*ends)
         axes.set_xticks([], minor=True)
-        style.set_ticks(axes.xaxis, lengths)
+        style.set_ticks(axes.xaxis, ticks)
         if own.empty:
             style.empty(axes, "not evaluated")
             continue
-        for (variant, at, mode), line in own.groupby(_PLACE, sort=False):
+        for (variant, at, mode), line in own.groupby(lengths.PLACE, sort=False):
             _draw(axes, line, str(variant), str(mode), at != "uniform")
-        _limit(axes, own["mean"], text, tops[layout])
+        _limit(axes, own["low"].min(), min(own["high"].max(), tops[layout]), text)
         if trained:
             axes.axvline(trained, zorder=1, **_TRAINED)
             axes.axvspan(trained, max(trained, ends[1]), color="#f3f3f0", zorder=0, linewidth=0)
@@ -73,53 +71,13 @@ def figure_lengths(results: Results, options: dict[str, Any]) -> Drawing:
     return Drawing(figure, shown, gaps)
 
 
-def values(results: Results, model: str, text: Column) -> pd.DataFrame:
-    """A row for each variant, layout, mode and context length: mean, low and high of the finite values, and how many seeds
-    have one (`seeds`) and were scored (`scored`)."""
-    rows = results.evaluation
-    own = (rows["model"] == model) & (rows["task"] == text.task) & (rows["metric"] == text.metric)
-    rows = rows[own & rows["layout"].isin(BOTH) & rows["mode"].isin(["full", "reweighted"])]
-    rows = rows.assign(value=rows["value"].astype(float).replace(np.inf, np.nan))
-    return rows.groupby([*_PLACE, "context_length"], as_index=False).agg(
-        mean=("value", "mean"),
-        low=("value", "min"),
-        high=("value", "max"),
-        seeds=("value", "count"),
-        scored=("run", "size"),
-    )
-
-
-def _label(variant: str, layout: str, mode: str) -> str:
-    return run_label(variant, layout) + (", re-weighted" if mode == "reweighted" else "")
-
-
-def _gaps(results: Results, model: str, points: pd.DataFrame) -> list[str]:
-    """What models that were evaluated have no value of, a line a reason."""
-    reasons: dict[str, list[str]] = {}
-    lengths = set(points["context_length"])
-    for (variant, layout, mode), line in points.groupby(_PLACE, sort=False):
-        name = _label(str(variant), str(layout), str(mode))
-        positions = results.select_runs(model, str(variant), str(layout))["max_position_embeddings"].max()
-        if absent := sorted(lengths - set(line["context_length"])):
-            ends = not pd.isna(positions) and absent[0] > positions
-            why = f"no map beyond the {positions:,} positions of a side stream" if ends else "not evaluated"
-            reasons.setdefault(f"{why} (at {_listed(absent)})", []).append(name)
-        lost = line[line["seeds"] < line["scored"]]
-        if len(lost):
-            some = " of some seeds" if lost["seeds"].min() else ""
-            reasons.setdefault(f"no finite value{some} (at {_listed(lost['context_length'])})", []).append(name)
-    return [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
-
-
-def _listed(lengths: Any) -> str:
-    return ", ".join(f"{length:,}" for length in lengths)
-
-
 def _above(panels: dict[str, pd.DataFrame], tops: dict[str, float]) -> str:
     """The models whose values are above their panel, with the largest."""
     rows = pd.concat([own[own["mean"] > tops[layout]] for layout, own in panels.items()])
-    largest = rows.groupby(_PLACE, sort=False)["mean"].max()
-    names = [f"{_label(*place)} (up to {value:,.4g})" for place, value in zip(largest.index, largest, strict=True)]
+    largest = rows.groupby(lengths.PLACE, sort=False)["mean"].max()
+    names = [
+        f"{lengths.label(*place)} (up to {value:,.4g})" for place, value in zip(largest.index, largest, strict=True)
+    ]
     return f"Above the panel: {', '.join(names)}." if names else ""
 
 
@@ -141,14 +99,13 @@ def _draw(axes: Axes, line: pd.DataFrame, variant: str, mode: str, hybrid: bool)
     axes.plot(line["context_length"], line["mean"], zorder=3, **_dot(variant, mode, hybrid))
 
 
-def _limit(axes: Axes, means: pd.Series[float], text: Column, top: float) -> None:
-    """The axis of values, up to `top`; perplexities are on a logarithmic one."""
-    low, high = means.min(), min(means.max(), top)
+def _limit(axes: Axes, low: float, high: float, text: Column) -> None:
+    """The axis of values; perplexities are on a logarithmic one."""
     if not text.is_perplexity:
         room = 0.06 * (high - low) or 0.05 * high
         axes.set_ylim(low - room, high + room)
-    elif low > 0:
-        axes.set_yscale("log")
-        axes.set_ylim(low / 1.1, high * 1.1)
-        axes.set_yticks([], minor=True)
-        style.set_ticks(axes.yaxis, style.log_ticks(low / 1.1, high * 1.1))
+        return
+    axes.set_yscale("log")
+    axes.set_ylim(low / 1.1, high * 1.1)
+    axes.set_yticks([], minor=True)
+    style.set_ticks(axes.yaxis, style.log_ticks(low / 1.1, high * 1.1))

@@ -146,10 +146,12 @@ def _panel(axes: Axes, own: pd.DataFrame, cost: str, column: Column, sizes: dict
     )
     top = _top(own, column)
     rows: list[Any] = list(own.itertuples())
+    # Small ones stand on large ones, and a hybrid within its uniform model where they agree.
     for x, row in sorted(
-        zip(at, rows, strict=True), key=lambda pair: -sizes[pair[1].model]
-    ):  # small ones on large ones
-        look = style.dot(row.variant, row.layout != "uniform", sizes[row.model])
+        zip(at, rows, strict=True), key=lambda each: (-sizes[each[1].model], each[1].layout != "uniform")
+    ):
+        hybrid = row.layout != "uniform"
+        look = style.dot(row.variant, hybrid, sizes[row.model] * (0.85 if hybrid else 1.0))
         if row.value > top:
             axes.plot(x, 1, transform=axes.get_xaxis_transform(), clip_on=False, zorder=4, **look)
         else:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from deconattn.exhibits import BOTH, EXHIBITS
 from deconattn.report import schema
+from deconattn.report.lengths import gaps, values
 from deconattn.report.names import (
     BASELINES,
     COLUMNS,
@@ -134,7 +135,10 @@ def table4(results: Results, options: dict[str, Any]) -> Table:
         replace(text, label=f"{length:,} tokens", quantity=f"{text.label} {text.quantity}", context_length=int(length))
         for length in sorted(lengths)
     ]
-    return _build(results, "table4", options["model"], columns, modes=("full",))
+    table = _build(results, "table4", options["model"], columns, modes=("full",))
+    points = values(results, table.model, text)
+    table.gaps += gaps(results, table.model, points[points["mode"] == "full"])
+    return table
 
 
 def _columns(results: Results) -> list[Column]:

@@ -129,6 +129,7 @@ def test_what_has_no_value_at_a_length_is_said_with_its_reason(tables: dict[str,
     gaps = drawn("figure_lengths", "seeds", tables).gaps
     side = ", ".join(f"{v} {at}" for v in ("fixedseqqk", "rndembqk") for at in ("hybrid (even)", "uniform"))
     assert gaps == [f"{side}: no map beyond the 2,048 positions of a side stream (at 4,096)"]
+    assert make(EXHIBITS["table4"], tables["seeds"], {"model": "500m"}).gaps[-1] == gaps[0]
     for path in tables["seeds"].iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     rows = pd.read_parquet(tmp_path / "evaluation.parquet")
