@@ -7,13 +7,12 @@ computes, because settings and rules are made from this file.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from deconattn.errors import UserError
+from deconattn.exhibit import Exhibit, Options
 from deconattn.nearest import not_one_of
 
 ANSWERS, QUALITY, TRAINING = "1 What it says", "2 What the models can do", "3 How they train"
@@ -21,74 +20,9 @@ INSIDE, COSTS, ORIGIN = "4 What their attention does", "5 What they cost", "6 Wh
 BOTH = ("uniform", "even")
 THREE = ("uniform", "even", "odd")
 NINE = ("even", "odd", "top", "middle", "bottom", "quarter", "first", "last", "bilateral")
-MODES = ("full", "skip", "skip_mixer")
-"""Ways to evaluate a model: as trained, without its relaxed layers, without the mixers of these."""
-TABLE_KINDS, FIGURE_KINDS = ("html", "parquet", "csv", "tex", "json"), ("png", "svg", "pdf", "json")
-"""Formats in which a table and a figure are written: first what a report shows, last the record."""
-
-
-Options = dict[str, tuple[Any, Any]]
-"""Name of an option → its type, and what pydantic's `Field` says of it."""
-
-
-@dataclass(frozen=True)
-class Exhibit:
-    """One table or figure.
-
-    draws: `module:function`; the function takes (results, options) and gives a `Table` or a `Drawing`.
-    reads: names of the collected tables that it is drawn from, without `.parquet`.
-    layouts, variants, without: which runs of its models it shows; variants None: all but `without`. The standard model
-    counts as any of the layouts.
-    """
-
-    name: str
-    title: str
-    category: str
-    draws: str
-    reads: tuple[str, ...]
-    caption: str
-    options: Options
-    layouts: tuple[str, ...] = BOTH
-    variants: tuple[str, ...] | None = None
-    without: tuple[str, ...] = ()
-
-    @property
-    def description(self) -> str:
-        """The heading of its caption."""
-        return self.caption.split("**")[1]
-
-    @property
-    def is_table(self) -> bool:
-        return self.name.startswith("table")
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Names of the files that are written for it."""
-        return tuple(f"{self.name}.{kind}" for kind in (TABLE_KINDS if self.is_table else FIGURE_KINDS))
-
-    @property
-    def analysed(self) -> bool:
-        """Whether it looks into the attention of trained models."""
-        return "analysis_gaps" in self.reads
-
-    @property
-    def costed(self) -> bool:
-        """Whether it shows what mixers cost, of models that need not be trained."""
-        return "costs" in self.reads
-
-    def shows(self, variant: str, layout: str, asked: Collection[str] | None = None) -> bool:
-        """Whether a run of its models belongs to it; `asked` are the variants that a configuration names for it."""
-        if asked:
-            chosen = variant in (*asked, "standard")
-        else:
-            chosen = variant in self.variants if self.variants is not None else variant not in self.without
-        return chosen and (layout in self.layouts or (variant == "standard" and bool(self.layouts)))
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """Its options that need not be given, with their values."""
-        return {name: field.default for name, (_, field) in self.options.items() if not field.is_required()}
-
+MODES = ("full", "skip", "skip_mixer", "reweighted")
+"""Ways to evaluate a model: as trained; a hybrid without its relaxed layers, or without the mixers of these; with its weights
+of attention re-weighted (`mixers.REWEIGHTED`)."""
 
 _TEXT = Annotated[str, Field(min_length=1)]
 _MODEL: Options = {"model": (_TEXT, Field(description="Name from `models`."))}
@@ -104,6 +38,9 @@ _FORM: Options = {
     "form": (_FORMS, Field("heatmap", description="heatmap: layers × indicators; radar: as the paper draws it."))
 }
 _TEXTS = Literal["wikitext", "heldout"]
+_TASK: Options = {
+    "task": (_TEXTS, Field("wikitext", description="wikitext: in word perplexity; heldout: in bits per byte."))
+}
 _SETTINGS = Literal[
     "peak_learning_rate", "sequences_per_step", "warmup_steps", "beta1", "beta2", "eps", "weight_decay", "gradient_clip"
 ]
@@ -159,10 +96,7 @@ _ROWS = (
         "**How well text is predicted, by context length.** The same models read the same text with contexts of "
         "different lengths; lower is better. In mlp, uniform, no token sees another. The grey lines are the paper's "
         "values (500m models, word perplexity of WikiText).",
-        {
-            **_MODEL,
-            "task": (_TEXTS, Field("wikitext", description="wikitext: in word perplexity; heldout: in bits per byte.")),
-        },
+        {**_MODEL, **_TASK},
     ),
     Exhibit(
         "table5", "Table 5 · how costs grow", COSTS, "deconattn.report.cost_tables:table5", _COSTS,
@@ -272,11 +206,27 @@ _ROWS = (
         _MODEL, layouts=THREE,
     ),
     Exhibit(
+        "figure_lengths", "Figure · context lengths", QUALITY, "deconattn.report.lengths_figure:figure_lengths",
+        ("runs", "gaps", "evaluation"),
+        "**How well text is predicted, by context length.** Left: uniform models (solid); right: hybrids (dashed); the "
+        "standard model in both. Shaded: lengths beyond that of training. Dotted: softplus with its attention re-weighted "
+        "at evaluation alone. This figure is not in the paper.",
+        {**_MODEL, **_TASK},
+    ),
+    Exhibit(
         "figure_costs", "Figure · measured costs over length", COSTS, "deconattn.report.cost_figure:figure_costs", _COSTS,
         "**Measured costs over the length.** A row of panels is a batch size. Times are those of this project's "
         "code on the device that is named at the foot, and no property of the mechanism. This figure is not in the "
         "paper.",
         _MODEL, layouts=(),
+    ),
+    Exhibit(
+        "figure_pareto", "Figure · quality against cost", COSTS, "deconattn.report.pareto_figure:figure_pareto",
+        ("runs", "gaps", "evaluation", "run_costs"),
+        "**What quality costs.** Left: against the FLOPs of training; right: against what decoding keeps of a sequence as "
+        "long as in training. Filled: uniform; open: hybrid (even); larger markers are larger models. The line is the "
+        "Pareto front. This figure is not in the paper.",
+        _MODELS,
     ),
 )  # fmt: skip
 

@@ -230,7 +230,14 @@ def aggregate(spec: dict[str, Any], options: Namespace) -> list[str]:
     else:
         for path in Path(sources["results"]).glob("*.parquet"):
             shutil.copyfile(path, folder / path.name)
-        missing = collect_analysis(runs, folder, gaps)
+        if spec["tables"] == "attention":
+            missing = collect_analysis(runs, folder, gaps)
+        else:
+            from deconattn.analysis.run_costs import write_run_costs
+
+            trained = [Path(member) for member in sources["members"]]
+            write_run_costs(trained, spec["context_length"], folder / "run_costs.parquet")
+            missing = []  # named with the results
     for gap in missing:
         print(f"gap: {gap}", file=sys.stderr)
     return sorted(path.name for path in folder.glob("*.parquet"))

@@ -6,7 +6,7 @@ import json
 import math
 import zlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ ABOVE_STANDARD = {
     "standard": 0.0, "mlp": 0.7, "approximate": 0.1, "nonapproximate": 0.2, "rndembqk": 0.28, "fixedseqqk": 0.26,
     "staticembqk": 0.22,
 }  # fmt: skip
+ABOVE_FULL = {"full": 0.0, "skip": 5.5, "skip_mixer": 2.5, "reweighted": 0.08}
 DEMO_TASKS = ("arc_easy", "boolq", "copa", "piqa", "sciq", "rte", "hellaswag", "heldout")
 ALL_TASKS = (*DEMO_TASKS, "wikitext", "lambada_openai")
 
@@ -134,9 +135,19 @@ def _make_run(folder: Path, size: Size, variant: str, layout: str, seed: int, fa
     spec = {
         "run": folder.name,
         "hash": folder.name[-8:],
-        "model": {"name": size.name, "variant": variant, "layout": layout, "num_hidden_layers": size.layers},
+        "model": {
+            "name": size.name,
+            "variant": variant,
+            "layout": layout,
+            "num_hidden_layers": size.layers,
+            "max_position_embeddings": size.context_length,
+        },
         "seed": seed,
-        "training": {"steps": size.steps, "peak_learning_rate": 4e-3},
+        "training": {
+            "steps": size.steps,
+            "sequences_per_step": size.tokens // size.steps // size.context_length,
+            "peak_learning_rate": 4e-3,
+        },
         "tokens": {"id": f"invented-{size.context_length}"},
         "code": "00000000",
     }
@@ -177,9 +188,12 @@ def _make_run(folder: Path, size: Size, variant: str, layout: str, seed: int, fa
 
 def _evaluate(folder: Path, size: Size, variant: str, layout: str, seed: int) -> None:
     rows, samples = [], []
-    modes = ("full",) if layout == "uniform" else ("full", "skip", "skip_mixer")
+    modes = ["full", *(["skip", "skip_mixer"] if layout != "uniform" else [])]
+    modes += ["reweighted"] if variant == "softplus" else []
+    if variant in ("rndembqk", "fixedseqqk"):
+        size = replace(size, lengths=[length for length in size.lengths if length <= size.context_length])
     for mode in modes:
-        loss = _final_loss(size, variant, layout, seed) + {"full": 0.0, "skip": 5.5, "skip_mixer": 2.5}[mode]
+        loss = _final_loss(size, variant, layout, seed) + ABOVE_FULL[mode]
         skill = size.skill * math.exp(-1.5 * (loss - size.loss))
         for task in size.tasks:
             rows += [
@@ -223,7 +237,7 @@ def _values(size: Size, task: str, loss: float, skill: float, random: np.random.
         return [{**row, "context_length": length} for row in (words, accuracy)]
     out: list[dict[str, object]] = []
     for at in size.lengths if task == "wikitext" and size.lengths else (length,):
-        nats = loss + 0.15 * math.log2(length / at)
+        nats = loss + 0.15 * abs(math.log2(length / at))
         values = {
             "word_perplexity": math.exp(1.3 * nats),
             "byte_perplexity": math.exp(nats / 4),

@@ -36,7 +36,7 @@ HANDED_IN = {
         ("evaluate", "measure"), ("pieces", "files.read_json", "files.write_json", "training.stops", "training.lock")
     ),
     # the registry fills in defaults; the spec holds all options anyway
-    **dict.fromkeys(("figure", "table"), ("exhibits",)),
+    **dict.fromkeys(("figure", "table"), ("exhibit", "exhibits")),
 }
 """Stage → modules, or single functions, of what comes into its entry functions from outside."""
 
@@ -121,8 +121,10 @@ def test_what_runs_in_a_stage_is_in_its_digest(tmp_path: Path) -> None:
     project.edit(
         CONFIG,
         "exhibits:\n",
-        "costs: {lengths: [8], batch_sizes: [1], repeats: 1}\n\nexhibits:\n  figure_costs: {model: tiny}\n",
+        "costs: {lengths: [8], batch_sizes: [1], repeats: 1}\n\nexhibits:\n  figure_costs: {model: tiny}\n"
+        "  figure_lengths: {model: tiny, task: heldout}\n  figure_pareto: {models: [tiny]}\n",
     )
+    project.edit(CONFIG, "modes: [full,", "context_lengths: {heldout: [32, 64]}\n  modes: [reweighted, full,")
     project.edit(CONFIG, "steps: 12", "steps: 3")
     run = subprocess.run(
         [sys.executable, "-c", RUN, CONFIG, str(tmp_path / "ran.json")],

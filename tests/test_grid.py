@@ -6,6 +6,7 @@ import pytest
 
 from deconattn.exhibits import EXHIBITS
 from deconattn.experiment import grid
+from deconattn.experiment.code import definitions, roots_of
 from deconattn.experiment.grid import Run
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.load import load_settings
@@ -116,12 +117,31 @@ def test_resources_of_a_model_are_its_own_over_the_general_ones(load):
     assert grid.resources_of(settings, "70m").micro_batch_size is None
 
 
+def test_a_run_is_evaluated_in_the_modes_and_at_the_lengths_that_it_has(load):
+    """Without a skip where nothing is skipped, re-weighted where that means something, and not beyond a side stream."""
+    blocks = [{"models": ["tiny"], "variants": ["standard", "softplus", "rndembqk"], "layouts": ["uniform", "even"]}]
+    lengths = {"context_lengths": {"heldout": [16, 32, 64]}, "modes": ["full", "skip", "skip_mixer", "reweighted"]}
+    evaluations = Identity(load("test", grid=blocks, evaluation=lengths)).evaluations
+    modes = {(run.variant, run.layout): one.spec["modes"] for run, one in evaluations.items()}
+    skips = ["skip", "skip_mixer"]
+    assert modes == {
+        ("standard", "uniform"): ["full"], ("rndembqk", "uniform"): ["full"], ("rndembqk", "even"): ["full", *skips],
+        ("softplus", "uniform"): ["full", "reweighted"], ("softplus", "even"): ["full", *skips, "reweighted"],
+    }  # fmt: skip
+    for run, one in evaluations.items():
+        heldout = [16, 32] if run.variant == "rndembqk" else [16, 32, 64]
+        assert one.spec["context_lengths"] == {"copa": [32], "rte": [32], "heldout": heldout}
+        reached = definitions(*roots_of(one.spec))
+        assert ("deconattn.mixers.softplus_reweighted.SoftplusReweighted" in reached) == (run.variant == "softplus")
+
+
 SIZES = {"70m", "160m", "500m"}
 SHOWN = {
     "table_findings": (SIZES | {"1.7b", "500m-gqa"}, 49),
     "table1": ({"500m"}, 13), "table2": ({"1.7b"}, 5), "table3": ({"500m-gqa"}, 5), "table4": ({"500m"}, 13),
     "figure1": ({"500m"}, 11), "figure2": ({"500m"}, 2), "figure3": ({"500m"}, 19), "figure4": (SIZES, 39),
-    "figure5": (SIZES, 39), "figure6": ({"500m"}, 2), "figure7": ({"500m"}, 5), "figure8": ({"500m"}, 7),
+    "figure5": (SIZES, 39), "figure_lengths": ({"500m"}, 13), "figure_pareto": (SIZES, 39),
+    "figure6": ({"500m"}, 2), "figure7": ({"500m"}, 5), "figure8": ({"500m"}, 7),
 }  # fmt: skip
 """Models and number of runs of each exhibit of the paper that shows runs."""
 

@@ -70,7 +70,10 @@ WRONG = {
     "an exhibit of no model": ("{model: tiny}", "{model: tine}",
         "28: exhibits.table1.model: 'tine' is not a model; did you mean"),
     "an evaluation context that is too long": ("exhibits:", "  context_lengths: {heldout: [16, 64]}\nexhibits:",
-        "27: evaluation.context_lengths.heldout.1: 64 is longer than the side stream of model 'tiny'"),
+        "27: evaluation.context_lengths.heldout.1: 64 is beyond the 32 positions of model 'tiny' (max_position_embeddings), "
+        "where a side stream has no map; then the context length of training, 32, must be among the lengths"),
+    "a training context that is too long": ("context_length: 32", "context_length: 64",
+        "8: tokens.context_length: 64 is longer than the side stream of model 'tiny'; must be at most its "),
     "not a number": ("weight_decay: 0.1", "weight_decay: .nan",
         "19: training.weight_decay: '.nan' is not a number"),
     "resources of no model": ("exhibits:", "resources: {tyny: {threads: 2}}\nexhibits:",

@@ -98,6 +98,18 @@ DIFFERENCES = pa.schema(
     ]
 )
 
+RUN_COSTS = pa.schema(
+    [
+        *RUN_COLUMNS,
+        (
+            "training_flops",
+            pa.float64(),
+        ),  # of the whole training: `deconattn.costs.training_flops`; beyond int64 for large models
+        ("state_bytes", pa.int64()),  # that decoding holds of one sequence of `context_length` tokens, 2 bytes a number
+        ("context_length", pa.int64()),  # of training, in tokens
+    ]
+)
+
 
 def with_reason(schema: pa.Schema, reason: str | None) -> pa.Schema:
     """`schema`, with the reason why a table has no rows in its metadata (None: `schema` itself)."""

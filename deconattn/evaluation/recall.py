@@ -11,6 +11,7 @@ import torch
 
 from deconattn.data.recall import distances, pairs_of, task_of
 from deconattn.data.table import TokenTable, heldout_rows
+from deconattn.evaluation.modes import in_mode
 from deconattn.evaluation.schema import EVALUATION, SAMPLES
 from deconattn.files import read_json
 from deconattn.load import load_language_model
@@ -43,8 +44,8 @@ def evaluate_recall(
     pairs, distance = pairs_of(rows), distances(rows)[:, scored.start // 2 :]
     identity, found, samples = run_columns(read_json(run_folder / "spec.json")), [], []
     for mode in modes:
-        model.skip = None if mode == "full" else mode  # type: ignore[assignment]
-        right = hits(model, rows, scored, batch_size)
+        with in_mode(model, mode):
+            right = hits(model, rows, scored, batch_size)
         for count in np.unique(pairs).tolist():
             own = pairs == count
             groups = {"acc": np.ones_like(right[own])}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deconattn.errors import UserError
+from deconattn.evaluation.modes import in_mode
 from deconattn.evaluation.passes import Row, run_task
 from deconattn.evaluation.schema import EVALUATION, SAMPLES
 from deconattn.evaluation.scoring import HarnessModel
@@ -77,12 +78,13 @@ def evaluate_model(
     """Score every task in every mode at each of its context lengths, and print a line for each.
 
     Args:
-        model: `final_hidden(input_ids (B, L))` returns the input of `lm_head`; `skip` is set to None, "skip" or
-            "skip_mixer"; `config.max_position_embeddings` is the longest context. See `HarnessModel`.
+        model: `final_hidden(input_ids (B, L))` returns the input of `lm_head`; see `HarnessModel` and `in_mode`.
         tokenizer_folder: holds tokenizer.json.
         files: task → Parquet file of its items.
-        modes: "full", "skip" (relaxed layers left out), "skip_mixer" (only their mixers left out).
-        context_lengths: task → lengths in tokens (default: the longest context).
+        modes: "full", "skip" (relaxed layers left out), "skip_mixer" (only their mixers left out), "reweighted"
+            (weights of attention re-weighted, of the variants in `mixers.REWEIGHTED`).
+        context_lengths: task → lengths in tokens (default: `config.max_position_embeddings`). A model without a side stream
+            reads longer ones, too: its rotary positions go on.
         limits: task → number of items to score, from the first on (default, None: all).
         definitions: task → path of its YAML, of tasks that are not lm-eval's.
         precision: "float32", or "bf16" by autocast.
@@ -102,20 +104,23 @@ def evaluate_model(
     lm = HarnessModel(model, tokenizer_folder, longest, batch_size, precision)
     rows: list[Row] = []
     samples: list[Row] = []
-    for mode in modes:
-        model.skip = None if mode == "full" else mode
-        for name, task in tasks.items():
-            for length in (context_lengths or {}).get(name, [longest]):
-                lm.max_length, lm.shortened = length, 0
-                try:
-                    values, items = keep(f"{mode}-{name}-{length}", partial(run_task, lm, name, task))
-                except UserError as error:
-                    raise UserError(f"{files[name]}: {error}") from None
-                place = {"mode": mode, "task": name, "context_length": length}
-                rows += [{**place, **value, "limit": limits[name]} for value in values]
-                samples += [{**place, **item} for item in items]
-                print(f"{name} ({mode}, context {length}): {in_words(values, lm.shortened)}", flush=True)
-    model.skip = None
+    passes = [
+        (mode, name, length)
+        for mode in modes
+        for name in tasks
+        for length in (context_lengths or {}).get(name, [longest])
+    ]
+    for mode, name, length in passes:
+        lm.max_length, lm.shortened = length, 0
+        try:
+            with in_mode(model, mode):
+                values, items = keep(f"{mode}-{name}-{length}", partial(run_task, lm, name, tasks[name]))
+        except UserError as error:
+            raise UserError(f"{files[name]}: {error}") from None
+        place = {"mode": mode, "task": name, "context_length": length}
+        rows += [{**place, **value, "limit": limits[name]} for value in values]
+        samples += [{**place, **item} for item in items]
+        print(f"{name} ({mode}, context {length}): {in_words(values, lm.shortened)}", flush=True)
     return rows, samples
 
 

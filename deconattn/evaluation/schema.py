@@ -9,7 +9,7 @@ from deconattn.result_tables import RUN_COLUMNS
 EVALUATION = pa.schema(
     [
         *RUN_COLUMNS,
-        ("mode", pa.string()),  # "full", or "skip" or "skip_mixer" for a hybrid
+        ("mode", pa.string()),  # "full"; "skip" or "skip_mixer" of a hybrid; "reweighted" of softplus
         ("task", pa.string()),
         ("metric", pa.string()),  # each that the task's definition names; "acc" and other accuracies are fractions of 1
         ("context_length", pa.int64()),  # tokens

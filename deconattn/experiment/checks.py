@@ -51,16 +51,20 @@ def _giver(levels: Levels, name: str) -> Keys:
 
 
 def _contexts_fit(settings: Settings) -> Findings:
-    contexts: list[tuple[Keys, Any]] = [(("tokens", "context_length"), settings.tokens.context_length)]
-    for task, lengths in settings.evaluation.context_lengths.items():
-        contexts += _each(("evaluation", "context_lengths", task), lengths)
-    for (name, model), (keys, length) in product(settings.models.items(), contexts):
-        if length > model.max_position_embeddings:
-            yield (
-                keys,
-                f"{length} is longer than the side stream of model {name!r}; "
-                f"must be at most its max_position_embeddings, {model.max_position_embeddings}",
-            )
+    """Training stays within a model's positions; an evaluation goes beyond them only beside the length of training."""
+    trained = settings.tokens.context_length
+    for name, model in settings.models.items():
+        end = model.max_position_embeddings
+        if trained > end:
+            text = f"{trained} is longer than the side stream of model {name!r}"
+            yield ("tokens", "context_length"), f"{text}; must be at most its max_position_embeddings, {end}"
+        for task, lengths in settings.evaluation.context_lengths.items():
+            if max(lengths) > end and trained not in lengths:
+                yield (
+                    ("evaluation", "context_lengths", task, lengths.index(max(lengths))),
+                    f"{max(lengths)} is beyond the {end} positions of model {name!r} (max_position_embeddings), where a side "
+                    f"stream has no map; then the context length of training, {trained}, must be among the lengths",
+                )
 
 
 def _recall_fits(settings: Settings) -> Findings:

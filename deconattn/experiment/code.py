@@ -23,6 +23,7 @@ from typing import Any
 
 from deconattn.exhibits import EXHIBITS
 from deconattn.experiment.code_tree import WHOLE, Definition, Package, Part, Unit, targets
+from deconattn.mixers import REWEIGHTED
 
 PACKAGE = Path(__file__).resolve().parent.parent
 NAME = PACKAGE.name
@@ -46,12 +47,13 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "aggregate-results": ("report.collect.collect",),
     "aggregate-attention": ("report.collect.collect_analysis",),
     "aggregate-costs": ("report.collect.collect_costs",),
+    "aggregate-run_costs": ("analysis.run_costs.write_run_costs",),
     "table": ("report.draw._table",),
     "figure": ("report.draw._figure",),
     "provenance": ("report.provenance.write_page",),
 }
 """Stage, or what of a stage a spec asks for → its entry functions, within this package."""
-WITH_FORMULAS = ("measure", "costs")
+WITH_FORMULAS = ("measure", "costs", "aggregate-run_costs")
 """Stages that ask a variant's file for its formulas: it counts whole there, and elsewhere by its classes."""
 
 
@@ -75,7 +77,7 @@ def roots_of(spec: dict[str, Any]) -> list[str]:
         case "archive":
             return roots("fetch-package")
         case "aggregate":
-            return roots(f"aggregate-{spec['tables']}")
+            return roots(f"aggregate-{spec['tables']}", *spec.get("variants", ()))
         case "measure":
             return roots(stage, *spec["variants"])
     if "recall" in spec:
@@ -84,7 +86,9 @@ def roots_of(spec: dict[str, Any]) -> list[str]:
         return roots(stage)
     # A hybrid has standard layers beside its own.
     model = spec["model"]
-    return roots(stage, model["variant"], *([] if model["layout"] == "uniform" else ["standard"]))
+    others = [] if model["layout"] == "uniform" else ["standard"]
+    others += [REWEIGHTED[model["variant"]]] if "reweighted" in spec.get("modes", ()) else []
+    return roots(stage, model["variant"], *others)
 
 
 def code_of(spec: dict[str, Any]) -> str:

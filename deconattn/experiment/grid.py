@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from deconattn.exhibits import EXHIBITS
+from deconattn.experiment.code import class_constant
 from deconattn.experiment.schema import GridBlock, ResourceSettings, Settings, TrainingSettings, given, over
+from deconattn.mixers import REWEIGHTED
 
 SHORT = {"peak_learning_rate": "lr", "sequences_per_step": "batch", "warmup_steps": "warmup", "weight_decay": "wd"}
 """How some training settings are written in the name of a run."""
@@ -81,6 +84,20 @@ def training_of(settings: Settings, run: Run) -> TrainingSettings:
     """Training of a run, with `steps` resolved and `tokens` None."""
     changed = {name: list(value) if isinstance(value, tuple) else value for name, value in run.training}
     return settings.trainings[run.model].model_copy(update=changed)
+
+
+def modes_of(settings: Settings, run: Run) -> list[str]:
+    """Modes in which a run is evaluated: hybrids alone have layers to skip, and some variants weights to re-weight."""
+    has = {"full": True, "reweighted": run.variant in REWEIGHTED}
+    return [mode for mode in settings.evaluation.modes if has.get(mode, run.layout != "uniform")]
+
+
+def contexts_of(settings: Settings, run: Run) -> dict[str, list[int]]:
+    """Task → lengths at which a run is evaluated, by default that of training; a side stream has no map beyond its end."""
+    has_end = class_constant(f"deconattn.mixers.{run.variant}", "side_stream") is not None
+    end = settings.models[run.model].max_position_embeddings if has_end else math.inf
+    given, trained = settings.evaluation.context_lengths, settings.tokens.context_length
+    return {task: [n for n in given.get(task, [trained]) if n <= end] for task in settings.evaluation.tasks}
 
 
 def resources_of(settings: Settings, model: str) -> ResourceSettings:

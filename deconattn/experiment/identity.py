@@ -187,20 +187,15 @@ class Identity:
     @cached_property
     def evaluations(self) -> dict[Run, Artefact]:
         """The evaluation of each run."""
-        evaluation, length = self.settings.evaluation, self.settings.tokens.context_length
-        facts = {
-            "tasks": list(evaluation.tasks),
-            "limits": self._limits,
-            "context_lengths": {task: evaluation.context_lengths.get(task) or [length] for task in evaluation.tasks},
-            "precision": evaluation.precision,
-            **definitions_of(evaluation.tasks, evaluation.definitions),
-        }
-        sources, found = self._items, {}
-        if isinstance(self.settings.corpus, RecallCorpus):
-            facts, sources = {"recall": True}, {"tokens": self.tokens}
+        evaluation, found = self.settings.evaluation, {}
+        general: dict[str, Any] = {"tasks": list(evaluation.tasks), "limits": self._limits}
+        general |= {"precision": evaluation.precision, **definitions_of(evaluation.tasks, evaluation.definitions)}
         for run in self.runs:
-            modes = [mode for mode in evaluation.modes if mode == "full" or run.layout != "uniform"]
-            found[run] = self._of_run("evaluate", "evaluation", run, {**facts, "modes": modes}, **sources)
+            facts, sources = {**general, "context_lengths": grid.contexts_of(self.settings, run)}, self._items
+            if isinstance(self.settings.corpus, RecallCorpus):
+                facts, sources = {"recall": True}, {"tokens": self.tokens}
+            facts["modes"] = grid.modes_of(self.settings, run)
+            found[run] = self._of_run("evaluate", "evaluation", run, facts, **sources)
         return found
 
     @cached_property
@@ -230,14 +225,18 @@ class Identity:
     # ---- tables and exhibits ----------------------------------------------------------------------------------------
     @cached_property
     def tables(self) -> dict[str, Artefact]:
-        """Tables of the runs ("results"); where exhibits show them, with analyses ("attention"), and of measured "costs"."""
-        facts = {"runs": self._by_run(self.evaluations), "baselines": str(self.baselines.folder)}
+        """Tables of the runs ("results"); where exhibits show them, with "attention" or "run_costs"; of measured "costs"."""
+        facts: dict[str, Any] = {"runs": self._by_run(self.evaluations), "baselines": str(self.baselines.folder)}
         wanted = [*self.trainings.values(), *self.evaluations.values(), self.baselines]
         found = {"results": self._table("results", wanted, facts)}
         kinds = set(map(_tables_of, self.settings.exhibits))
         if "attention" in kinds:
             facts = {"runs": self._by_run(self.analyses)}
             found["attention"] = self._table("attention", [*self.analyses.values()], facts, results=found["results"])
+        if "run_costs" in kinds:
+            variants = sorted({"standard", *(run.variant for run in self.runs)})
+            facts = {"variants": variants, "context_length": self.settings.tokens.context_length}
+            found["run_costs"] = self._table("run_costs", [*self.trainings.values()], facts, results=found["results"])
         if "costs" in kinds:
             found["costs"] = self._table("costs", [*self.costs.values()], {})
         return found
@@ -293,7 +292,7 @@ def _templates() -> str:
 
 def _tables_of(exhibit: str) -> str:
     about = EXHIBITS[exhibit]
-    return "costs" if about.costed else "attention" if about.analysed else "results"
+    return "costs" if about.costed else "attention" if about.analysed else "run_costs" if about.priced else "results"
 
 
 def _reads_text(run: Run) -> bool:

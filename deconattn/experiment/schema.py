@@ -109,7 +109,7 @@ class ModelSettings(Section):
     num_key_value_heads: Annotated[Positive, AfterValidator(_groups_fit)] | None = Field(
         None, description="Key and value heads; null: as many as query heads."
     )
-    max_position_embeddings: Positive = Field(2048, description="Longest context and side stream, in tokens.")
+    max_position_embeddings: Positive = Field(2048, description="Longest training context and side stream, in tokens.")
     rope_theta: PositiveReal = Field(1e6, description="Base of the rotary position embedding.")
     rms_norm_eps: PositiveReal = Field(1e-6, description="Epsilon of RMSNorm.")
     tie_word_embeddings: bool = Field(False, description="Whether the output matrix is the embedding matrix.")
@@ -179,12 +179,12 @@ class EvaluationSettings(Section):
     context_lengths: Annotated[
         dict[Text, Annotated[list[Positive], Field(min_length=1)]],
         BeforeValidator(lambda lengths: {} if lengths is None else lengths),
-    ] = Field({}, description="Context lengths by task, in tokens; the default is that of training.")
+    ] = Field({}, description="Context lengths by task, in tokens, also beyond that of training, the default.")
     precision: Literal["float32", "bf16"] = Field("float32", description="Arithmetic: bf16 is mixed precision.")
     modes: Annotated[list[Mode], EachOnce] = Field(
         list(MODES),
         min_length=1,
-        description="full: as trained; hybrids also skip: without their relaxed layers, skip_mixer: without the mixers.",
+        description="full: as trained; skip, skip_mixer: hybrids without relaxed layers, or mixers; reweighted: of softplus.",
     )
 
     def limit_of(self, task: str) -> int | None:

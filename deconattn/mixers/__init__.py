@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from deconattn.mixers.base import Mixer
 
 SHARED = ("base", "blocks", "cache", "formulas")
+REWEIGHTED = {"softplus": "softplus_reweighted"}
+"""Variant → the one whose mixers, on the same parameters, re-weight its attention when it is evaluated `reweighted`."""
 
 
 def names() -> list[str]:

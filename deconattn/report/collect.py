@@ -142,6 +142,7 @@ def _identity(folder: Path) -> Row:
         manifest = folder.parent.parent / "tokens" / tokens / "manifest.json"
         run |= {
             "layers": spec["model"]["num_hidden_layers"],
+            "max_position_embeddings": spec["model"].get("max_position_embeddings"),
             "qk_norm": spec["model"].get("qk_norm"),
             "context_length": read_json(manifest)["context_length"] if manifest.is_file() else None,
             "data": tokens,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deconattn.exhibits import FIGURE_KINDS, Exhibit, find
+from deconattn.exhibit import FIGURE_KINDS, Exhibit
+from deconattn.exhibits import find
 from deconattn.files import sha256_file, write_json
 from deconattn.report.provenance import provenance
 from deconattn.report.results import Results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,7 +78,7 @@ def spread_note(cells: Iterable[Cell]) -> str:
     return f"± is the standard deviation over training seeds{one}." if kinds else ""
 
 
-def whisker_note(bands: Iterable[Mapping[Column, Mapping[tuple[str, str], Cell]]]) -> str:
+def whisker_note(bands: Iterable[Mapping[Column, Mapping[Any, Cell]]]) -> str:
     """`spread_note` for the whiskers of a figure's panels, with the columns that have values and no whisker."""
     cells: dict[str, list[Cell]] = {}
     for band in bands:

@@ -13,7 +13,8 @@ import jinja2
 import pandas as pd
 
 from deconattn import __version__
-from deconattn.exhibits import EXHIBITS, Exhibit
+from deconattn.exhibit import Exhibit
+from deconattn.exhibits import EXHIBITS
 from deconattn.files import atomic_write, read_json, sha256_file, write_json
 from deconattn.report import schema
 

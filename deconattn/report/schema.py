@@ -43,6 +43,7 @@ RUNS = pa.schema(
     [
         *RUN_COLUMNS,
         *_whole("layers", "parameters", "tokens", "steps", "context_length"),
+        *_whole("max_position_embeddings"),
         ("qk_norm", pa.bool_()),
         *_real("final_train_loss", "final_heldout_loss", "tokens_per_second", "mfu", "data_share"),
         *_whole("peak_memory_bytes"),

@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from deconattn.exhibits import BOTH, EXHIBITS, MODES
+from deconattn.exhibits import BOTH, EXHIBITS
 from deconattn.report import schema
+from deconattn.report.lengths import gaps, values
 from deconattn.report.names import (
     BASELINES,
     COLUMNS,
@@ -30,6 +31,9 @@ from deconattn.report.names import (
 from deconattn.report.notes import caveats, limits_note, run_gaps, spread_note, throughput_note
 from deconattn.report.published import TABLE_DESCRIPTIONS, is_of, load_published, published_cells
 from deconattn.report.results import Cell, Results
+
+SKIPS = ("full", "skip", "skip_mixer")
+"""Modes of evaluation that have rows; of the others `figure_lengths` tells."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,10 @@ def table4(results: Results, options: dict[str, Any]) -> Table:
         replace(text, label=f"{length:,} tokens", quantity=f"{text.label} {text.quantity}", context_length=int(length))
         for length in sorted(lengths)
     ]
-    return _build(results, "table4", options["model"], columns, modes=("full",))
+    table = _build(results, "table4", options["model"], columns, modes=("full",))
+    points = values(results, table.model, text)
+    table.gaps += gaps(results, table.model, points[points["mode"] == "full"])
+    return table
 
 
 def _columns(results: Results) -> list[Column]:
@@ -142,7 +149,7 @@ def _columns(results: Results) -> list[Column]:
 
 
 def _build(
-    results: Results, exhibit: str, model: str, candidates: Sequence[Column], modes: Sequence[str] = MODES
+    results: Results, exhibit: str, model: str, candidates: Sequence[Column], modes: Sequence[str] = SKIPS
 ) -> Table:
     """A table of the baselines, the standard model and every variant × layout × mode that we or the paper have.
 

@@ -13,7 +13,7 @@ from tests.project import ROOT
 
 ORDER = """
     errors
-    files nearest
+    files nearest exhibit
     layouts exhibits device bf16 peaks result_tables pieces
     config
     layers
