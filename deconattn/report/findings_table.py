@@ -196,11 +196,11 @@ def _cells(entry: Entry) -> list[list[str]]:
 
 def _test(claim: Claim) -> str:
     """Where the paper says it, and what is asked of left − right."""
-    margin = _number(claim, claim.margin)
-    sign = ">" if claim.metric == "log_perplexity" else "<"
-    asked = (
-        f"within ±{margin.lstrip('+')}" if claim.type == "equivalence" else f"{sign} {margin if claim.margin else 0}"
-    )
+    if claim.type == "equivalence":
+        asked = f"within ±{_number(claim, claim.margin).lstrip('+')}"
+    else:  # the higher accuracy is the better one
+        sign, bound = (">", claim.margin) if claim.metric == "log_perplexity" else ("<", -claim.margin)
+        asked = f"{sign} {_number(claim, bound) if bound else 0}"
     return f"{claim.where}; {claim.type}: {asked}"
 
 

@@ -57,7 +57,7 @@ SAMPLES = pa.schema(  # what intervals are made of, of the evaluations' own (`ev
         *_word("run", "mode", "task"),
         *_whole("context_length", "item"),
         *_word("document"),
-        *_real("nll"),
+        *_real("nll", "value"),
         *_whole("words"),
         ("correct", pa.int8()),
     ]
