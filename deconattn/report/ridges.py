@@ -81,12 +81,15 @@ def _draw(results: Results, model: str, variant: str, of_what: str) -> Drawing:
         axes.set(ylim=(0.7, layers + 1), yticks=range(1, layers + 1), xlabel="score before the softmax")
         axes.tick_params(axis="y", length=0, labelsize=style.SMALL)
         axes.spines["left"].set_visible(False)
-        axes.set_title(layout_label(layout).capitalize(), color=style.GREY)
         for at in [at for at in (-LARGE, LARGE) if low < at < high]:
             axes.axvline(at, color=style.GREY, linewidth=0.7, linestyle=(0, (2, 2)), zorder=1)
-        half = rows[rows["layout"] == layout]
+        half, title = rows[rows["layout"] == layout], layout_label(layout).capitalize()
         if half.empty:
             style.empty(axes, "nothing to draw")
+        else:
+            top = half.loc[half["maximum"].idxmax()]
+            title += f": at most {_number(top['maximum'])}, in layer {top['layer']}"
+        axes.set_title(title, color=style.GREY)
         for layer, own in half.groupby("layer"):
             _ridge(axes, int(str(layer)), own, linear * np.sinh(steps), density(own, steps, linear))
     panels[0].set_ylabel("layer")
@@ -144,6 +147,14 @@ def _tick(value: float, _: int) -> str:
     """A number, from 1,000 on with a power of ten: 2·10⁴."""
     if abs(value) < 1000:
         return f"{value:g}".replace("-", "−")
-    factor, power = f"{value:.0e}".replace("-", "−").split("e+")
-    digits = power.lstrip("0").translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{factor}·10{digits}".replace("1·", "")
+    return _power(value, 0).replace("1·", "")
+
+
+def _number(value: float) -> str:
+    """Three digits of a number: 12.3, 1.23·10⁴."""
+    return f"{value:.3g}".replace("-", "−") if abs(value) < 1000 else _power(value, 2)
+
+
+def _power(value: float, digits: int) -> str:
+    factor, power = f"{value:.{digits}e}".replace("-", "−").split("e+")
+    return f"{factor}·10{power.lstrip('0').translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"

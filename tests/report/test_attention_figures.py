@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,14 @@ def test_standard_layers_are_marked_by_shape(results: Results) -> None:
     _, hybrid = drawn("figure2", results).figure.axes
     medians = {round(line.get_ydata()[0]): line.get_marker() for line in hybrid.lines if len(line.get_xdata()) == 1}
     assert medians == {1: "^", 2: "s", 3: "^", 4: "s"}
+
+
+def test_the_greatest_score_of_each_half_is_printed(results: Results) -> None:
+    rows = pd.read_parquet(results.folder / "scores.parquet").query("variant == 'nonapproximate'")
+    for axes, layout in zip(drawn("figure6", results).figure.axes, ("uniform", "even"), strict=True):
+        top = rows[rows["layout"] == layout].sort_values("maximum").iloc[-1]
+        said = re.search(r"at most (\S+), in layer (\d+)", axes.get_title())
+        assert said and int(said[2]) == top["layer"]
+        factor, _, power = said[1].partition("·10")
+        value = float(factor) * 10 ** int(power.translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")) or 0)
+        assert value == pytest.approx(top["maximum"], rel=0.005)
