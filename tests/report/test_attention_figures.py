@@ -268,7 +268,7 @@ def test_the_greatest_score_of_each_half_is_printed(results: Results) -> None:
     rows = pd.read_parquet(results.folder / "scores.parquet").query("variant == 'nonapproximate'")
     for axes, layout in zip(drawn("figure6", results).figure.axes, ("uniform", "even"), strict=True):
         top = rows[rows["layout"] == layout].sort_values("maximum").iloc[-1]
-        said = re.search(r"at most (\S+), in layer (\d+)", axes.get_title())
+        said = re.search(r"at most (\S+), in layer (\d+)", axes.get_title("left"))
         assert said and int(said[2]) == top["layer"]
         factor, _, power = said[1].partition("·10")
         value = float(factor) * 10 ** int(power.translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")) or 0)
