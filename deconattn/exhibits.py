@@ -68,7 +68,7 @@ _ROWS = (
         "**What this grid says of the claims.** They are the paper's or, of a grid of recall, our predictions. Each "
         "holds, fails or cannot be told, of the variant and of these checkpoints; what can be told comes first. A claim "
         "that cannot be told has not failed. Claims and margins were fixed before the grid was evaluated.",
-        _MODELS, THREE,
+        _MODELS,
     ),
     Exhibit(
         "table1", "Table 1 · all variants", QUALITY, "deconattn.report.tables:table1", _SCORED,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from deconattn.report.names import AVERAGE, BASELINES, WIKITEXT, condition_label
+from deconattn.report.names import AVERAGE, CHANCE, WIKITEXT, condition_label
 from deconattn.report.published import load_published, published_cells
 
 HOLDS, FAILS, UNTOLD = "holds", "fails", "cannot be told"
@@ -39,8 +39,8 @@ class Condition:
 
     @property
     def label(self) -> str:
-        if self.variant in BASELINES or self.variant == "standard":
-            return BASELINES.get(self.variant, self.variant)
+        if self.variant in CHANCE or self.variant == "standard":
+            return CHANCE.get(self.variant, self.variant)
         return f"{self.variant} {condition_label(self.layout, self.mode)}"
 
 

@@ -41,7 +41,9 @@ FAMILIES = (
 )
 OWN = Family("own", "Own variants", "defined in this project's mixers, not in the paper", ())
 VARIANTS = tuple(variant for family in FAMILIES for variant in family.variants)
-BASELINES = {"random_guess": "random guess", "majority": "majority class", "random_pair": "random pair"}
+BASELINES = {"random_guess": "random guess", "majority": "majority class"}
+CHANCE = {"random_guess": "random guess", "random_pair": "random pair"}
+"""Baselines with which claims compare: of an answer among all, and of recall among a sequence's pairs."""
 
 # One hue a family; variants of a family differ in lightness and in marker, so that either alone tells them apart in grey
 # print. Seen with a colour-vision deficiency (Machado et al., 2009) any two variants stay at least 15 apart in CIELAB,

@@ -87,7 +87,7 @@ def _draw(results: Results, model: str, variant: str, of_what: str) -> Drawing:
         if half.empty:
             style.empty(axes, "nothing to draw")
         else:
-            top = half.loc[half["maximum"].idxmax()]
+            top = half.sort_values("maximum").iloc[-1]
             title += f": at most {_number(top['maximum'])}, in layer {top['layer']}"
         axes.set_title(title, color=style.GREY)
         for layer, own in half.groupby("layer"):

@@ -11,7 +11,7 @@ import pandas as pd
 from deconattn.evaluation.names import MULTIPLE_CHOICE
 from deconattn.report import statistics, sweep
 from deconattn.report.claims import Condition, Pair
-from deconattn.report.names import AVERAGE, BASELINES, HELDOUT, WIKITEXT, accuracy_column
+from deconattn.report.names import AVERAGE, CHANCE, HELDOUT, WIKITEXT, accuracy_column
 from deconattn.report.results import Results
 from deconattn.report.statistics import Difference
 
@@ -37,7 +37,7 @@ class Scored:
 
     def absent(self, pair: Pair) -> str:
         """The sides that this grid does not have, in words; empty where both are in it."""
-        names = [side.label for side in pair if side.variant not in BASELINES and self._runs(side).empty]
+        names = [side.label for side in pair if side.variant not in CHANCE and self._runs(side).empty]
         return f"not in this grid: {', '.join(names)}" if names else ""
 
     def settings(self, side: Condition) -> list[str]:
@@ -128,9 +128,9 @@ class Scored:
         found = []
         for task in tasks:
             one, other = (self._matrix(side, task, value) for side in (left, right))
-            if right.variant in BASELINES:
+            if right.variant in CHANCE:
                 other = one * 0 + self._chance(right, task)
-            if left.variant in BASELINES:
+            if left.variant in CHANCE:
                 one = other * 0 + self._chance(left, task)
             if one.empty or other.empty:
                 continue
