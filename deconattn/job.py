@@ -94,6 +94,14 @@ def _sources(spec: dict[str, Any]) -> dict[str, str | None]:
     return {path: (record.read_record(path) or {}).get("sum") for path in record.made_from(spec)}
 
 
+def _comes_back(source: str) -> bool:
+    """Whether a picture's record is there again within a minute: a second launch may be drawing it anew."""
+    end = time.monotonic() + 60
+    while (found := record.read_record(source)) is None and time.monotonic() < end:
+        time.sleep(0.2)
+    return found is not None
+
+
 def load_and_check(spec: dict[str, Any], folder: Path) -> None:
     """Import all that a job can reach, then refuse if it is not its spec's code, or if what it is made from is not finished.
 
@@ -112,7 +120,7 @@ def load_and_check(spec: dict[str, Any], folder: Path) -> None:
                 "start snakemake again"
             )
     for source in record.made_from(spec):
-        if record.read_record(source) is None:
+        if record.read_record(source) is None and not (spec["stage"] == "provenance" and _comes_back(source)):
             raise UserError(f"{record.record_path(source)}: no such record, and it is needed; start snakemake again")
     if (run := _run_of(spec)) and not (run / WEIGHTS).is_file():
         raise UserError(
