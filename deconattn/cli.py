@@ -139,7 +139,7 @@ COMMANDS: list[tuple[Handler, list[Argument]]] = [
     (stages.aggregate, [FOLDER]),
     (stages.exhibit, [FOLDER]),
     (stages.draw, [_arg("exhibit"), _arg("options", json_value), _arg("tables", Path), _arg("folder", Path)]),
-    (stages.provenance, [FOLDER]),
+    (stages.page, [FOLDER]),
     (commands.pin, [_configs()]),
     (commands.plan, [
         _configs(), SETTINGS, AS_JSON, _arg("--gpus", positive_int, "GPUs for the wall time"),

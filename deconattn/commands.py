@@ -198,11 +198,18 @@ def verify(options: argparse.Namespace) -> None:
 
 
 def report(options: argparse.Namespace) -> None:
-    """Show in results/reports/<config> the tables and figures that a config names now."""
+    """Show in results/reports/<config> what a config names now, while it runs on a page with live curves (live.html)."""
+    from deconattn.experiment.record import is_done
     from deconattn.experiment.rules import refresh_report
+    from deconattn.live_page import write_live_page
 
     ident = _identity(options, options.partial)
     shown = refresh_report(ident)
+    live = ident.report / "live.html"
+    if is_done(ident.page.folder):
+        live.unlink(missing_ok=True)
+    else:
+        print(write_live_page(ident))
     print(f"{ident.report}: {len(shown)} files of {len({path.stem for path in shown})} exhibits")
 
 

@@ -16,7 +16,7 @@ from deconattn.exhibit import Exhibit, Options
 from deconattn.nearest import not_one_of
 
 ANSWERS, QUALITY, TRAINING = "1 What it says", "2 What the models can do", "3 How they train"
-INSIDE, COSTS, ORIGIN = "4 What their attention does", "5 What they cost", "6 Where it comes from"
+INSIDE, COSTS = "4 What their attention does", "5 What they cost"
 BOTH = ("uniform", "even")
 THREE = ("uniform", "even", "odd")
 NINE = ("even", "odd", "top", "middle", "bottom", "quarter", "first", "last", "bilateral")
@@ -231,10 +231,10 @@ _ROWS = (
 )  # fmt: skip
 
 EXHIBITS: dict[str, Exhibit] = {row.name: row for row in _ROWS}
-ORIGIN_CAPTION = (
-    "**Where each table and figure comes from.** Its runs, what is missing or stale among them, the SHA-256 of its "
-    "tokens' manifest and of the tables it was drawn from, the commit of the code and the versions of the "
-    "packages. The same stands beside each file as JSON."
+PAGE_CAPTION = (
+    "**All results on one page.** Findings, every table and figure with its files and where it comes from (runs, gaps, the "
+    "SHA-256 of the tables it was drawn from, commit, versions), a table of all runs to sort and filter, and the curves of "
+    "those chosen there. It works offline."
 )
 
 

@@ -21,7 +21,7 @@ from deconattn.experiment.code import code_digest, definitions, modules, roots_o
 from deconattn.pieces import Pieces
 
 WEIGHTS = "model/model.safetensors"
-DRAWN = ("figure", "table", "provenance")
+DRAWN = ("figure", "table", "page")
 """Stages whose pictures and pages Snakemake declares: that of a second launch deletes them before it starts its own job."""
 Work = Callable[[dict[str, Any], Namespace], Iterable[str]]
 """Spec and command-line options → names of the files that were made in `options.folder`."""
@@ -120,7 +120,7 @@ def load_and_check(spec: dict[str, Any], folder: Path) -> None:
                 "start snakemake again"
             )
     for source in record.made_from(spec):
-        if record.read_record(source) is None and not (spec["stage"] == "provenance" and _comes_back(source)):
+        if record.read_record(source) is None and not (spec["stage"] == "page" and _comes_back(source)):
             raise UserError(f"{record.record_path(source)}: no such record, and it is needed; start snakemake again")
     if (run := _run_of(spec)) and not (run / WEIGHTS).is_file():
         raise UserError(

@@ -252,14 +252,16 @@ def exhibit(spec: dict[str, Any], options: Namespace) -> list[str]:
     return [path.name for path in files]
 
 
-@job("provenance")
-def provenance(spec: dict[str, Any], options: Namespace) -> list[str]:
-    """Write one page of where all tables and figures come from."""
-    from deconattn.report.provenance import write_page
+@job("page")
+def page(spec: dict[str, Any], options: Namespace) -> list[str]:
+    """Write one page of all tables and figures, where they come from, and all runs."""
+    from deconattn.report.page import write_page_of
 
-    records = [Path(folder) / f"{name}.json" for name, folder in spec["made_from"]["exhibits"].items()]
-    write_page(records, options.folder)
-    return ["provenance.html", "provenance.json"]
+    sources = spec["made_from"]
+    exhibits = {name: Path(folder) for name, folder in sources["exhibits"].items()}
+    tables = Path(sources["tables"]) if "tables" in sources else None
+    write_page_of(spec["title"], exhibits, tables, options.folder / "page.html")
+    return ["page.html"]
 
 
 def draw(options: Namespace) -> None:

@@ -139,6 +139,6 @@ def test_what_runs_in_a_stage_is_in_its_digest(tmp_path: Path) -> None:
         assert len(ran) > 2 or spec["stage"] in ("mirror", "tokenize"), f"{spec['stage']}: nothing of it was seen"
     assert by_stage.keys() == {
         "mirror", "tokenizer", "tokenize", "side_text", "pretrain", "evaluate", "baselines", "analyse", "measure", "aggregate",
-        "table", "figure", "provenance",
+        "table", "figure", "page",
     }  # fmt: skip
     assert {stage: found for stage, found in by_stage.items() if found} == {}

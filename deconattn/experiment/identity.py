@@ -38,6 +38,11 @@ class Identity:
         """Where this configuration's tables and figures are shown."""
         return RESULTS / "reports" / self.settings.name
 
+    @property
+    def title(self) -> str:
+        """What the page of this configuration is called."""
+        return f"{self.settings.name}: results of DeconAttn"
+
     @cached_property
     def artefacts(self) -> dict[str, Artefact]:
         """Folder → artefact, of everything, each after what it is made from."""
@@ -55,7 +60,7 @@ class Identity:
             *self.costs.values(),
             *self.tables.values(),
             *self.exhibits.values(),
-            *([self.provenance] if self.exhibits else []),
+            *([self.page] if self.exhibits else []),
         ]
         return {str(one.folder): one for one in everything}
 
@@ -270,10 +275,12 @@ class Identity:
         return found
 
     @cached_property
-    def provenance(self) -> Artefact:
-        """The page of where all tables and figures come from."""
-        where = RESULTS / "exhibits/provenance"
-        return self._make("provenance", where, {"templates": _templates()}, exhibits=self.exhibits)
+    def page(self) -> Artefact:
+        """The page of all tables and figures, and of all runs if any exhibit needs them."""
+        trained = any(not EXHIBITS[name].costed for name in self.exhibits)
+        facts = {"title": self.title, "templates": _templates()}
+        tables = self.tables["results"] if trained else None
+        return self._make("page", RESULTS / "exhibits/page", facts, exhibits=self.exhibits, tables=tables)
 
 
 def _folders(source: Any) -> Any:

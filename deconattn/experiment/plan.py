@@ -50,12 +50,12 @@ def jobs(ident: Identity) -> list[Job]:
     all_drawn = all(is_done(one.folder) for one in ident.exhibits.values())
     found: dict[str, list[Job]] = {}
     runs = () if ident.partial else ident.trainings.values()
-    waiting = [*runs, *ident.exhibits.values(), *([ident.provenance] if ident.exhibits else [])]
+    waiting = [*runs, *ident.exhibits.values(), *([ident.page] if ident.exhibits else [])]
     while waiting:
         one = waiting.pop()
         folder = str(one.folder)
         # The page of origins waits for exhibits that are to be drawn, and is written again.
-        is_finished = is_done(folder) and (all_drawn or one.stage != "provenance")
+        is_finished = is_done(folder) and (all_drawn or one.stage != "page")
         if folder in found or is_finished:
             continue
         rule = RULES.get(one.stage, one.stage)

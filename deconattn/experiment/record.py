@@ -34,7 +34,7 @@ PACKAGES = {
     **dict.fromkeys(("tokenizer", "tokenize", "side_text"), ("tokenizers", "numpy", "pyarrow")),
     **dict.fromkeys(("pretrain", "analyse", "measure"), _COMPUTE),
     **dict.fromkeys(("evaluate", "baselines"), (*_COMPUTE, "transformers", "tokenizers", "lm-eval", "datasets")),
-    **dict.fromkeys(("aggregate", "figure", "table", "provenance"), ("matplotlib", "numpy", "pandas", "pyarrow")),
+    **dict.fromkeys(("aggregate", "figure", "table", "page"), ("matplotlib", "numpy", "pandas", "pyarrow")),
 }
 """Packages that compute in each stage."""
 

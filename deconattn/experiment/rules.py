@@ -88,7 +88,7 @@ class Rules:
             return []
         done = is_done(folder, part)
         if done and not self.full_dag:
-            if one.stage != "provenance":
+            if one.stage != "page":
                 return []
             # The page reads the records of all exhibits: where -F makes these again, it waits for them.
             from snakemake.io import ancient
@@ -137,7 +137,7 @@ class Rules:
         if self.launches:
             self.refresh()
         runs: Iterable[Artefact] = () if self.partial else self.ident.trainings.values()
-        page = [self.ident.provenance] if self.ident.exhibits else []
+        page = [self.ident.page] if self.ident.exhibits else []
         return [str(marker(one.folder)) for one in [*runs, *self.ident.exhibits.values(), *page]]
 
     def mirrored(self) -> list[str]:
@@ -244,10 +244,10 @@ def refresh_report(ident: Identity) -> list[Path]:
         if is_done(one.folder):
             below = ident.report / ("tables" if one.stage == "table" else "figures")
             wanted |= {below / path.name: path for path in one.folder.glob(f"{name}.*")}
-    if ident.exhibits and is_done(ident.provenance.folder):
-        wanted |= {ident.report / path.name: path for path in ident.provenance.folder.glob("provenance.*")}
-    ours = {*type(ident.settings.exhibits).model_fields, "provenance"}
-    for path in [*ident.report.glob("tables/*"), *ident.report.glob("figures/*"), *ident.report.glob("provenance.*")]:
+    if ident.exhibits and is_done(ident.page.folder):
+        wanted |= {ident.report / path.name: path for path in ident.page.folder.glob("page.*")}
+    ours = {*type(ident.settings.exhibits).model_fields, "page"}
+    for path in [*ident.report.glob("tables/*"), *ident.report.glob("figures/*"), *ident.report.glob("page.*")]:
         if path not in wanted and path.stem in ours:
             path.unlink()
     for path, source in wanted.items():

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from deconattn.analysis.schema import ATTENTION, COSTS, DIFFERENCES, SCORES, reason_of
+from deconattn.experiment.record import amount
 from deconattn.files import read_json
 from deconattn.report import schema, sweep
 
@@ -161,6 +162,7 @@ def _of_training(folder: Path, evaluated: Path, curve: pd.DataFrame) -> Row:
         "status": "finished" if finite and done["status"] == "finished" else "diverged",
         "parameters": done["parameters"],
         "data_sha256": done["tokens_manifest_sha256"],
+        "gpu_hours": amount(done.get("seconds")) * int(amount(done.get("processes")) or 1) / 3600,
         "packages": ", ".join(sorted({f"{name} {number}" for own in versions for name, number in own.items()})),
     }
     if curve.empty:

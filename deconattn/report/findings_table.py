@@ -16,8 +16,8 @@ from deconattn.report.claims import FAILS, FAMILIES, HOLDS, UNTOLD, Claim, load_
 from deconattn.report.findings import ERROR, FAR, Compared, Finding, findings
 from deconattn.report.names import WIKITEXT
 from deconattn.report.notes import limits_note, run_gaps
+from deconattn.report.page import fill, write_text
 from deconattn.report.print_table import latex_escape
-from deconattn.report.provenance import page, write_text
 from deconattn.report.results import Results
 from deconattn.report.scored import ENOUGH, Scored
 from deconattn.report.statistics import Difference
@@ -71,7 +71,7 @@ class FindingsTable:
             [["; ".join(cell).replace(".; ", ". ") for cell in row] for row in cells], columns=list(HEADS)
         )
         lines.insert(0, "model", [entry.model for entry in entries])
-        html = page("findings.html", table=self, entries=entries, heads=HEADS, record=record, untold=UNTOLD)
+        html = fill("findings.html", table=self, entries=entries, heads=HEADS, record=record, untold=UNTOLD)
         return [
             schema.write_table(self.tidy(), schema.FINDINGS, stem.with_suffix(".parquet")),
             write_text(stem.with_suffix(".csv"), lines.to_csv(index=False, lineterminator="\n")),

@@ -14,7 +14,7 @@ import pandas as pd
 from deconattn.report import schema
 from deconattn.report.cell_text import CellText, cell_text
 from deconattn.report.names import BASELINES, Family
-from deconattn.report.provenance import page, write_text
+from deconattn.report.page import fill, write_text
 from deconattn.report.tables import Row, Table
 
 SOURCES: dict[str, str] = {"ours": "ours", "published": "paper"}
@@ -26,7 +26,7 @@ formulas; a table with more is printed as several."""
 def write_table(table: Table, out: Path, record: dict[str, Any]) -> list[Path]:
     """Write `<exhibit>.{parquet,csv,tex,html}`; returns the paths."""
     stem = out / table.exhibit
-    html = page("table.html", table=table, lines=list(lines_of(table)), sources=SOURCES, record=record)
+    html = fill("table.html", table=table, lines=list(lines_of(table)), sources=SOURCES, record=record)
     return [
         schema.write_table(table.tidy(), schema.CELLS, stem.with_suffix(".parquet")),
         write_text(stem.with_suffix(".csv"), to_csv(table)),

@@ -1,4 +1,4 @@
-"""Where an exhibit comes from: runs, data, code and packages, as plain values without a date, and one page of them all."""
+"""Where an exhibit comes from: runs, data, code and packages, as plain values without a date."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from deconattn import __version__
 from deconattn.exhibit import Exhibit
-from deconattn.exhibits import EXHIBITS
-from deconattn.files import atomic_write, read_json, sha256_file, write_json
+from deconattn.files import sha256_file
 from deconattn.report import schema
 
 _PACKAGES = ("jinja2", "matplotlib", "numpy", "pandas", "pyarrow", "scipy", "seaborn")
@@ -65,31 +63,3 @@ def repository_state(folder: Path) -> tuple[str | None, bool | None]:
         return None, None
     commit, *others = done.stdout.splitlines()
     return commit.removeprefix("# branch.oid "), any(not line.startswith("#") for line in others)
-
-
-def write_page(records: Sequence[Path], out: Path) -> None:
-    """Write provenance.html and provenance.json into `out` from the JSON files beside its tables and figures.
-
-    Raises:
-        UserError: a record that is missing or broken.
-    """
-    found = {path.stem: read_json(path) for path in records}
-    titles = {name: EXHIBITS[name].title if name in EXHIBITS else name for name in found}
-    write_text(out / "provenance.html", page("provenance.html", records=found, titles=titles))
-    write_json(out / "provenance.json", {"exhibits": found})
-
-
-def page(template: str, **values: Any) -> str:
-    """A page of `templates/`, every value in it escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
-    )  # fmt: skip
-    return environment.get_template(template).render(**values)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text, whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path

@@ -66,6 +66,12 @@ class Results:
         rows = schema.read_table(self.folder / f"{name}.parquet", columns)
         return rows[rows["run"].isin(self.runs["run"]) | rows["run"].isna()]
 
+    def only(self, runs: Collection[str]) -> Results:
+        """The same with these runs alone; items of all runs are read once."""
+        own = Results(self.folder)
+        own.__dict__ |= {"all_runs": self.all_runs[self.all_runs["run"].isin(list(runs))], "samples": self.samples}
+        return own
+
     @cached_property
     def evaluation(self) -> pd.DataFrame:
         return self.read("evaluation", schema.EVALUATION)

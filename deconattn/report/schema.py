@@ -37,15 +37,15 @@ def _word(*names: str) -> list[tuple[str, pa.DataType]]:
 
 
 # Of `RUNS`: tokens_per_second leaves out checkpoints and held-out losses; mfu is the mean over the updates, null where
-# the device's peak is not known; data_share is the share of the updates' time that was spent waiting for rows; packages
-# are those that the run's training and evaluation recorded, with their versions.
+# the device's peak is not known; data_share is the share of the updates' time that was spent waiting for rows; gpu_hours are
+# those of each process, on a CPU too; packages are those that training and evaluation recorded, with their versions.
 RUNS = pa.schema(
     [
         *RUN_COLUMNS,
         *_whole("layers", "parameters", "tokens", "steps", "context_length"),
         *_whole("max_position_embeddings"),
         ("qk_norm", pa.bool_()),
-        *_real("final_train_loss", "final_heldout_loss", "tokens_per_second", "mfu", "data_share"),
+        *_real("final_train_loss", "final_heldout_loss", "tokens_per_second", "mfu", "data_share", "gpu_hours"),
         *_whole("peak_memory_bytes"),
         *_text("status", "data", "data_sha256", "code", "packages"),
         *sweep.COLUMNS,

@@ -27,6 +27,7 @@ ORDER = """
     evaluation
     report
     job status doctor
+    live_page
     stages commands
     cli
     __main__

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deconattn.exhibits import EXHIBITS, ORIGIN_CAPTION
+from deconattn.exhibits import EXHIBITS, PAGE_CAPTION
 from deconattn.report.cell_text import number
 from deconattn.report.draw import draw
 from deconattn.report.print_table import SOURCES, latex_escape
@@ -106,7 +106,7 @@ def test_a_table_is_the_same_bytes_when_made_again(printed: Path, tmp_path: Path
         assert (tmp_path / name).read_bytes() == (printed / name).read_bytes(), name
 
 
-CAPTIONS = {name: exhibit.caption for name, exhibit in EXHIBITS.items()} | {"origin": ORIGIN_CAPTION}
+CAPTIONS = {name: exhibit.caption for name, exhibit in EXHIBITS.items()} | {"origin": PAGE_CAPTION}
 
 
 PAGES = sorted((ROOT / "workflow" / "report").glob("*.rst"))

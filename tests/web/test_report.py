@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
-from tests.conftest import skip_or_fail
 from tests.project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
@@ -22,25 +19,6 @@ def report(finished_copy: Project) -> Path:
     done = finished_copy.snakemake("--cores", "1", "--report", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
     return file
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium without a screen."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        skip_or_fail("no Chromium to open the report in")
-    flags = [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=flags)
-        yield chromium
-        chromium.close()
 
 
 def test_the_report_works_offline_and_shows_every_exhibit(report: Path, browser: Browser) -> None:

@@ -43,7 +43,7 @@ def of(rules: str | Iterable[str], runs: Iterable[str]) -> Jobs:
 def drawn(*names: str) -> Jobs:
     """Tables and figures, and the page of their origins."""
     kinds = frozenset(("table" if name.startswith("table") else "figure", name) for name in names)
-    return kinds | of("provenance", ["provenance"])
+    return kinds | of("page", ["page"])
 
 
 EXHIBITS = ("table_findings", "table1", "figure1", "figure2", "figure4", "figure5")

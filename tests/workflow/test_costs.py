@@ -28,13 +28,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def targets(project: Project) -> list[str]:
     """The page of where the two exhibits come from; no run."""
-    (folder,) = [folder for rule, folder, _ in project.plan() if rule == "provenance"]
+    (folder,) = [folder for rule, folder, _ in project.plan() if rule == "page"]
     return [f"{folder}/done"]
 
 
 def planned(project: Project) -> dict[str, int]:
     """Jobs that are no part of a run or its data."""
-    wanted = ("measure", "aggregate", "table", "figure", "provenance")
+    wanted = ("measure", "aggregate", "table", "figure", "page")
     return dict(Counter(rule for rule, _ in project.jobs() if rule in wanted))
 
 
@@ -50,7 +50,7 @@ def test_costs_are_drawn_without_any_run(measured: Project) -> None:
     assert planned(measured) == {}
 
 
-DRAWN = {"aggregate": 1, "table": 1, "figure": 1, "provenance": 1}
+DRAWN = {"aggregate": 1, "table": 1, "figure": 1, "page": 1}
 MEASURED = {"measure": 1, **DRAWN}
 SAME = {}
 EDITS = [

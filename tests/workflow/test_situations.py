@@ -19,7 +19,7 @@ from tests.workflow.changes import MLP, remove, touch
 
 pytestmark = pytest.mark.xdist_group("workflow")
 QUIET = ("--quiet", "rules", "reason", "progress")
-EXHIBITS = {"figure1", "figure2", "figure4", "figure5", "table1", "table_findings", "provenance"}
+EXHIBITS = {"figure1", "figure2", "figure4", "figure5", "table1", "table_findings", "page"}
 
 
 def launch(project: Project, *options: str, config: str = CONFIG) -> set[str]:
@@ -99,7 +99,7 @@ def test_to_another_setting_and_back_makes_it_once_and_finds_the_earlier_again(u
     for old, new, expected in (
         ("peak_learning_rate: 4e-3", "peak_learning_rate: 5e-3", {"tiny-standard-uniform-s0", f"{MLP}/evaluation"}),
         ("  modes: [full", "  limit: {copa: 3}\n  modes: [full", {f"{MLP}/evaluation", "items", "table1"}),
-        ("  figure5: {models: [tiny]}\n", "", {"provenance"}),
+        ("  figure5: {models: [tiny]}\n", "", {"page"}),
     ):
         config.write_text(before.replace(old, new))
         assert config.read_text() != before
@@ -109,7 +109,7 @@ def test_to_another_setting_and_back_makes_it_once_and_finds_the_earlier_again(u
         if "learning_rate" in old:
             assert (shown / "figures/figure5.png").read_bytes() != loss
         if "figure5" in old:
-            assert did == {"provenance"} and not (shown / "figures/figure5.png").exists()
+            assert did == {"page"} and not (shown / "figures/figure5.png").exists()
         config.write_text(before)
         assert launch(used) == set()
         now = {path: path.read_bytes() for path in shown.rglob("*.*")}
@@ -162,7 +162,7 @@ def test_partial_starts_no_job_above_tables(finished_copy: Project) -> None:
     for run in finished_copy.runs():
         shutil.rmtree(run)
     plan = finished_copy.planned("--config", "partial=true")
-    assert set(plan) == {"aggregate", "figure", "table", "provenance"}
+    assert set(plan) == {"aggregate", "figure", "table", "page"}
 
 
 def killed(project: Project, until: Callable[[], object]) -> None:

@@ -1,8 +1,8 @@
 # Reads:  results/tables/<id>/*.parquet.
 # Writes: results/exhibits/<exhibit>-<hash>/: a table as HTML, CSV, LaTeX and Parquet, a figure as PNG, SVG and PDF, each with a JSON
-#         of what it was drawn from; one page of all of these, provenance.html. A launch shows them in results/reports/<config>.
+#         of what it was drawn from; one page of all of these, page.html. A launch shows them in results/reports/<config>.
 # The picture or page is declared beside the marker, since `snakemake --report` asks for it.
-from deconattn.exhibits import EXHIBITS, ORIGIN, ORIGIN_CAPTION
+from deconattn.exhibits import ANSWERS, EXHIBITS, PAGE_CAPTION
 
 
 rule figure:
@@ -40,20 +40,20 @@ use rule figure as table with:
     localrule: True
 
 
-rule provenance:
+rule page:
     input:
-        lambda w: rules_.inputs(f"results/exhibits/provenance-{w.id}"),
+        lambda w: rules_.inputs(f"results/exhibits/page-{w.id}"),
     output:
         report(
-            "results/exhibits/provenance-{id}/provenance.html",
+            "results/exhibits/page-{id}/page.html",
             caption="../report/caption.rst",
-            category=ORIGIN,
-            labels={"exhibit": "All tables and figures"},
+            category=ANSWERS,
+            labels={"exhibit": "All results on one page"},
         ),
-        "results/exhibits/provenance-{id}/done",
+        "results/exhibits/page-{id}/done",
     localrule: True
     params:
-        caption=ORIGIN_CAPTION,
+        caption=PAGE_CAPTION,
         trained=False,
     shell:
-        "{deconattn} provenance results/exhibits/provenance-{wildcards.id}"
+        "{deconattn} page results/exhibits/page-{wildcards.id}"
