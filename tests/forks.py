@@ -35,6 +35,7 @@ def _child(module: str, arguments: Sequence[str], cwd: str, env: Mapping[str, st
     # `tests` is of this checkout; whatever the program imports is of its folder.
     for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "deconattn")]:
         del sys.modules[name]
+    sys.executable = env.get("WARM_PYTHON", sys.executable)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deconattn.files import sha256_file
-from tests import forks
+from tests import forks, warm
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "slurm", "config", "snakemake_logger_plugin_deconattn", "deconattn", "profiles", "workflow",
@@ -66,7 +66,8 @@ class Project:
     def snakemake(self, *options: str, config: str = CONFIG, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run snakemake to its end."""
         arguments = ["--configfile", config, *options]
-        return forks.run("snakemake", arguments, self.folder, self.environment(), timeout)
+        environment = {**self.environment(), "WARM_PYTHON": str(warm.python())}
+        return forks.run("snakemake", arguments, self.folder, environment, timeout)
 
     def planned(self, *options: str, config: str = CONFIG) -> dict[str, int]:
         """Jobs by rule that snakemake would run; raises when the dry run fails."""

@@ -12,6 +12,7 @@ from tests.cluster.cluster import Slurm
 from tests.project import Project
 
 STEPS = 1200
+SHORT = 400
 LONG = 3500  # longer than three interrupted launches of trainings that run on meanwhile
 
 
@@ -59,10 +60,20 @@ def project(specified: Project, tmp_path: Path) -> Project:
     return Project(tmp_path / "project")
 
 
-@pytest.fixture
-def long_project(project: Project) -> Project:
-    """The same of longer trainings."""
+def of_steps(project: Project, steps: int) -> Project:
+    """The same of shorter or longer trainings."""
     shutil.rmtree(project.folder / "results/runs")
-    project.edit("config/test.yaml", f"steps: {STEPS}", f"steps: {LONG}")
+    project.edit("config/test.yaml", f"steps: {STEPS}", f"steps: {steps}")
     make_tokens(project)
     return project
+
+
+@pytest.fixture
+def long_project(project: Project) -> Project:
+    return of_steps(project, LONG)
+
+
+@pytest.fixture
+def short_project(project: Project) -> Project:
+    """Of trainings that two processes share, which takes each update several times as long."""
+    return of_steps(project, SHORT)

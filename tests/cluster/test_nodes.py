@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 
 def test_a_training_on_two_nodes_that_is_stopped_and_may_not_be_requeued_is_the_same(
-    specified: Project, project: Project, slurm: Slurm, tmp_path: Path
+    short_project: Project, slurm: Slurm, tmp_path: Path
 ) -> None:
+    project = short_project
     one, two = "gpus: 1, memory_mb: 1600, processes: 1,", "gpus: 2, memory_mb: 1600, processes: 2, nodes: 2,"
     project.edit("config/test.yaml", one, two)
     project.edit("profiles/slurm/config.yaml", "slurm-requeue: true", "slurm-no-requeue: true")
@@ -33,6 +34,6 @@ def test_a_training_on_two_nodes_that_is_stopped_and_may_not_be_requeued_is_the_
     assert f"job {first['JobId']} could not be requeued" in training.log(run) and len(resumed(run)) == 1
     assert first["JobState"] == "FAILED" and second["JobState"] == "COMPLETED"
     assert first["NumNodes"] == second["NumNodes"] == "2" and memory(first) == memory(second)
-    twin = undisturbed(specified, run, tmp_path / "twins")
+    twin = undisturbed(project, run, tmp_path / "twins")
     for ours, theirs in zip(curve(run)[:20], curve(twin)[:20], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)  # sums of float32 in another order
