@@ -41,6 +41,10 @@ _TEXTS = Literal["wikitext", "heldout"]
 _TASK: Options = {
     "task": (_TEXTS, Field("wikitext", description="wikitext: in word perplexity; heldout: in bits per byte."))
 }
+_PLACES = Literal["beside", "apart", "none"]
+_PAPER: Options = {
+    "paper": (_PLACES, Field("beside", description="The paper's values: beside ours, after all of ours, or left out.")),
+}
 _SETTINGS = Literal[
     "peak_learning_rate", "sequences_per_step", "warmup_steps", "beta1", "beta2", "eps", "weight_decay", "gradient_clip"
 ]
@@ -77,26 +81,26 @@ _ROWS = (
         "as that hybrid with its replaced layers skipped. Columns: zero-shot accuracy on up to seven tasks, their "
         "mean, and how well text is predicted (perplexity or bits per byte, lower is better). The grey lines are "
         "the paper's values (500m models, 15B tokens of SlimPajama).",
-        _MODEL,
+        {**_MODEL, **_PAPER},
     ),
     Exhibit(
         "table2", "Table 2 · the largest model", QUALITY, "deconattn.report.tables:table2", _SCORED,
         f"**The variants in a larger model.** {_AS_TABLE1}, at the largest size. The grey lines are "
         "the paper's values (1.7b models, 45B tokens of SlimPajama).",
-        _MODEL,
+        {**_MODEL, **_PAPER},
     ),
     Exhibit(
         "table3", "Table 3 · grouped queries", QUALITY, "deconattn.report.tables:table3", _SCORED,
         f"**The variants with grouped queries.** {_AS_TABLE1}, in a model whose heads share keys and values. The "
         "grey lines are the paper's values (500m models, 15B tokens of SlimPajama).",
-        _MODEL,
+        {**_MODEL, **_PAPER},
     ),
     Exhibit(
         "table4", "Table 4 · context lengths", QUALITY, "deconattn.report.tables:table4", _SCORED,
         "**How well text is predicted, by context length.** The same models read the same text with contexts of "
         "different lengths; lower is better. In mlp, uniform, no token sees another. The grey lines are the paper's "
         "values (500m models, word perplexity of WikiText).",
-        {**_MODEL, **_TASK},
+        {**_MODEL, **_TASK, **_PAPER},
     ),
     Exhibit(
         "table5", "Table 5 · how costs grow", COSTS, "deconattn.report.cost_tables:table5", _COSTS,

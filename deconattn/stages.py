@@ -254,14 +254,15 @@ def exhibit(spec: dict[str, Any], options: Namespace) -> list[str]:
 
 @job("page")
 def page(spec: dict[str, Any], options: Namespace) -> list[str]:
-    """Write one page of all tables and figures, where they come from, and all runs."""
+    """Write one page of all tables and figures, where they come from, and all runs; and all of them as LaTeX."""
+    from deconattn.report.manuscript import write_manuscript
     from deconattn.report.page import write_page_of
 
     sources = spec["made_from"]
     exhibits = {name: Path(folder) for name, folder in sources["exhibits"].items()}
     tables = Path(sources["tables"]) if "tables" in sources else None
     write_page_of(spec["title"], exhibits, tables, options.folder / "page.html")
-    return ["page.html"]
+    return ["page.html", *(path.name for path in write_manuscript(exhibits, options.folder))]
 
 
 def draw(options: Namespace) -> None:

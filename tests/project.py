@@ -63,11 +63,20 @@ class Project:
         """A call of snakemake."""
         return [sys.executable, "-m", "snakemake", "--configfile", config, *options]
 
+    def start(self, *options: str, config: str = CONFIG) -> forks.Fork:
+        """Start snakemake, its jobs in forks that share their start-up."""
+        environment = {**self.environment(), "WARM_PYTHON": str(warm.python())}
+        return forks.Fork("snakemake", ["--configfile", config, *options], self.folder, environment)
+
     def snakemake(self, *options: str, config: str = CONFIG, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run snakemake to its end."""
-        arguments = ["--configfile", config, *options]
-        environment = {**self.environment(), "WARM_PYTHON": str(warm.python())}
-        return forks.run("snakemake", arguments, self.folder, environment, timeout)
+        process = self.start(*options, config=config)
+        try:
+            out, err = process.communicate(timeout)
+        except BaseException:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode or 0, out, err)
 
     def planned(self, *options: str, config: str = CONFIG) -> dict[str, int]:
         """Jobs by rule that snakemake would run; raises when the dry run fails."""

@@ -124,7 +124,11 @@ def test_what_runs_in_a_stage_is_in_its_digest(tmp_path: Path) -> None:
         "costs: {lengths: [8], batch_sizes: [1], repeats: 1}\n\nexhibits:\n  figure_costs: {model: tiny}\n"
         "  figure_lengths: {model: tiny, task: heldout}\n  figure_pareto: {models: [tiny]}\n",
     )
-    project.edit(CONFIG, "modes: [full,", "context_lengths: {heldout: [32, 64]}\n  modes: [reweighted, full,")
+    project.edit(
+        CONFIG,
+        "modes: [full,",
+        "limit: {default: 2}\n  context_lengths: {heldout: [32, 64]}\n  modes: [reweighted, full,",
+    )
     project.edit(CONFIG, "steps: 12", "steps: 3")
     run = subprocess.run(
         [sys.executable, "-c", RUN, CONFIG, str(tmp_path / "ran.json")],

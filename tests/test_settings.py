@@ -114,7 +114,7 @@ WRONG = {
     "a seed of more than 64 bits": ("[uniform, even]\n", "[uniform, even]\n    seeds: [9223372036854775808]\n",
         "25: grid.0.seeds.0: 9223372036854775808 is not allowed; must be less than 9.22337e+18"),
     "an option that the exhibit has not": ("{model: tiny}", "{model: tiny, form: radar}",
-        "28: exhibits.table1.form: 'form' is not a key here (allowed: model)"),
+        "28: exhibits.table1.form: 'form' is not a key here (allowed: model, paper)"),
 }  # fmt: skip
 OF_ONE_VALUE = list(WRONG)[:5]
 ACROSS = list(WRONG)[5:9]

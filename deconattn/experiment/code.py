@@ -50,7 +50,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "aggregate-run_costs": ("analysis.run_costs.write_run_costs",),
     "table": ("report.draw._table",),
     "figure": ("report.draw._figure",),
-    "page": ("report.page.write_page_of",),
+    "page": ("report.page.write_page_of", "report.manuscript.write_manuscript"),
 }
 """Stage, or what of a stage a spec asks for → its entry functions, within this package."""
 WITH_FORMULAS = ("measure", "costs", "aggregate-run_costs")

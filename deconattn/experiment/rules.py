@@ -245,9 +245,11 @@ def refresh_report(ident: Identity) -> list[Path]:
             below = ident.report / ("tables" if one.stage == "table" else "figures")
             wanted |= {below / path.name: path for path in one.folder.glob(f"{name}.*")}
     if ident.exhibits and is_done(ident.page.folder):
-        wanted |= {ident.report / path.name: path for path in ident.page.folder.glob("page.*")}
-    ours = {*type(ident.settings.exhibits).model_fields, "page"}
-    for path in [*ident.report.glob("tables/*"), *ident.report.glob("figures/*"), *ident.report.glob("page.*")]:
+        pages = [path for kind in ("html", "tex") for path in ident.page.folder.glob(f"*.{kind}")]
+        wanted |= {ident.report / path.name: path for path in pages}
+    ours = {*type(ident.settings.exhibits).model_fields, "page", "figures", "tables", "findings"}
+    of_pages = [ident.report / "page.html", *ident.report.glob("*.tex")]
+    for path in [*ident.report.glob("tables/*"), *ident.report.glob("figures/*"), *filter(Path.is_file, of_pages)]:
         if path not in wanted and path.stem in ours:
             path.unlink()
     for path, source in wanted.items():

@@ -85,10 +85,12 @@ class FindingsTable:
 
     def to_latex(self) -> str:
         """`table*` floats of some claims each; notes are comments."""
-        comments = [self.explanation, *self.lead, *self.notes, *(f"Gap: {gap}" for gap in self.gaps)]
+        comments = [self.explanation, *(f"Gap: {gap}" for gap in self.gaps)]
         head = "% needs \\usepackage[T1]{fontenc}, \\usepackage{array} and \\usepackage{booktabs}"
         parts = [self.entries[at : at + ROWS_IN_A_FLOAT] for at in range(0, len(self.found), ROWS_IN_A_FLOAT)]
-        floats = [_float(part, self.heading, self.lead if not at else ["Continued."]) for at, part in enumerate(parts)]
+        last = len(parts) - 1
+        notes = [[*(self.lead if not at else []), *(self.notes if at == last else [])] for at in range(len(parts))]
+        floats = [_float(part, self.heading, at, notes[at]) for at, part in enumerate(parts)]
         return "\n".join([head, *(f"% {latex_escape(words)}" for words in comments), *floats])
 
 
@@ -239,17 +241,17 @@ def _row(finding: Finding, each: Compared) -> dict[str, Any]:
     return row
 
 
-def _float(entries: list[Entry], heading: str, words: list[str]) -> str:
+def _float(entries: list[Entry], heading: str, number: int, notes: list[str]) -> str:
     rows = [" & ".join(r" \newline ".join(map(latex_escape, cell)) for cell in _cells(entry)) for entry in entries]
     ragged = [
-        f">{{\\raggedright\\arraybackslash}}p{{{width}\\textwidth}}" for width in (0.09, 0.1, 0.25, 0.31, 0.06, 0.1)
+        f">{{\\raggedright\\arraybackslash}}p{{{width}\\textwidth}}" for width in (0.09, 0.11, 0.25, 0.27, 0.07, 0.1)
     ]
     return "\n".join(
         [
             "\\begin{table*}[tp]",
             "\\centering",
-            f"\\caption{{{latex_escape(' '.join([f'{heading}.', *words]))}}}",
-            "\\scriptsize\\setlength{\\tabcolsep}{3pt}",
+            f"\\caption{{{latex_escape(f'{heading}, continued.' if number else f'{heading}.')}}}",
+            "\\footnotesize\\setlength{\\tabcolsep}{3pt}",
             f"\\begin{{tabular}}{{@{{}}{''.join(ragged)}@{{}}}}",
             "\\toprule",
             f"{' & '.join(map(latex_escape, HEADS))} \\\\",
@@ -257,6 +259,7 @@ def _float(entries: list[Entry], heading: str, words: list[str]) -> str:
             *(f"{row} \\\\\\addlinespace" for row in rows),
             "\\bottomrule",
             "\\end{tabular}",
+            *([f"\\par\\smallskip\\raggedright {latex_escape(' '.join(notes))}"] if notes else []),
             "\\end{table*}\n",
         ]
     )

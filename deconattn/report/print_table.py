@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,13 @@ import pandas as pd
 
 from deconattn.report import schema
 from deconattn.report.cell_text import CellText, cell_text
-from deconattn.report.names import BASELINES, Family
+from deconattn.report.names import BASELINES, Column, Family
 from deconattn.report.page import fill, write_text
 from deconattn.report.tables import Row, Table
 
 SOURCES: dict[str, str] = {"ours": "ours", "published": "paper"}
-LATEX_COLUMNS = {False: 7, True: 4}
-"""Columns of values that fit on a page at \\footnotesize, of a table of models and of a `joined` one, whose labels hold
-formulas; a table with more is printed as several."""
+LETTER, PAGE = 4.2, 500.0
+"""Width of a letter at \\footnotesize and of a page, in points; a table that is wider is printed as several."""
 
 
 def write_table(table: Table, out: Path, record: dict[str, Any]) -> list[Path]:
@@ -102,24 +101,49 @@ def latex_escape(text: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """The table as `table*` floats, of a page's width each; the paper's lines are in italics, notes are comments."""
-    comments = [table.explanation, *(f"{name}: {words}" for name, words in table.lead.items()), *table.notes]
-    comments += [f"Gap: {gap}" for gap in table.gaps]
-    room, count = LATEX_COLUMNS[table.joined], max(len(table.columns), 1)
+    """The table as `table*` floats, of a page's width each at 8 points; the paper's lines are in italics."""
+    said = [table.explanation, *(f"{name}: {words}" for name, words in table.lead.items())]
+    sources = (
+        [[row for row in table.rows if row.source == source] for source in SOURCES] if table.apart else [table.rows]
+    )
     floats = [
-        _float(table, slice(at, at + room), "abcdefgh"[at // room] if count > room else "")
-        for at in range(0, count, room)
+        (part, columns) for rows in sources if rows for part in [replace(table, rows=rows)] for columns in _parts(part)
+    ]
+    letters = "abcdefgh" if len(floats) > 1 else ""
+    last = len(floats) - 1
+    printed = [
+        _float(part, columns, letters[at : at + 1], notes=at == last) for at, (part, columns) in enumerate(floats)
     ]
     head = "% needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}"
-    return "\n".join([head, *(f"% {latex_escape(words)}" for words in comments), *floats])
+    return "\n".join([head, *(f"% {latex_escape(words)}" for words in said), *printed])
 
 
-def _float(table: Table, part: slice, letter: str) -> str:
+def _units(columns: list[Column]) -> list[str]:
+    return [column.quantity.replace("accuracy, %", "acc %").replace("perplexity", "ppl") for column in columns]
+
+
+def _parts(table: Table) -> list[slice]:
+    """Runs of columns, each of which fits on a page beside the names of its rows."""
+    lines, ends = list(lines_of(table)), [0]
+    names = [max(map(len, words)) for words in ([line.name for line in lines], [line.row.label for line in lines])]
+    room = left = PAGE / LETTER - sum(names) - 10
+    for number, (column, unit) in enumerate(zip(table.columns, _units(table.columns), strict=True)):
+        texts = [line.texts[number] for line in lines]
+        cells = [len(f"{text.main}{text.spread or ''}{text.remarks or ''}") + 3 * bool(text.spread) for text in texts]
+        powers = [4 * (text.exponent is not None) for text in texts]
+        width = 2 + max(len(column.label), len(unit), *map(sum, zip(cells, powers, strict=True)))
+        if width > left and number > ends[-1]:
+            ends.append(number)
+            left = room
+        left -= width
+    return [slice(*pair) for pair in pairwise([*ends, max(len(table.columns), 1)])]
+
+
+def _float(table: Table, part: slice, letter: str, notes: bool) -> str:
     columns = table.columns[part]
-    units = [column.quantity.replace("accuracy, %", "acc %").replace("perplexity", "ppl") for column in columns]
     body = [
         ["", "", "", *(latex_escape(column.label) for column in columns)],
-        ["", "", "", *(f"{{\\scriptsize {latex_escape(unit)}}}" for unit in units)],
+        ["", "", "", *map(latex_escape, _units(columns))],
     ]
     for number, line in enumerate(lines_of(table)):
         if line.heading:
@@ -131,13 +155,15 @@ def _float(table: Table, part: slice, letter: str) -> str:
         cells = [_latex_cell(text, style(latex_escape(text.main))) for text in line.texts[part]]
         body.append([name, label, style(SOURCES[line.row.source]), *cells])
     lines = [f"{' & '.join(cells)} \\\\" for cells in body]
+    said = ["The paper's values are in italics."] if table.has_published else []
+    said += [*table.notes, *(f"Gap: {gap}." for gap in table.gaps)] if notes else ["Notes stand beneath the last part."]
     return "\n".join(
         [
             "\\begin{table*}[tp]",
             "\\centering",
-            f"\\caption{{{_caption(table, letter)}}}",
+            f"\\caption{{{latex_escape(f'{table.heading}, part {letter}.' if letter else f'{table.heading}.')}}}",
             f"\\label{{tab:{table.exhibit}{letter}}}",
-            "\\footnotesize\\setlength{\\tabcolsep}{3.5pt}",
+            "\\footnotesize\\setlength{\\tabcolsep}{2.5pt}",
             f"\\begin{{tabular}}{{@{{}}lll{'r' * len(columns)}@{{}}}}",
             "\\toprule",
             *lines[:2],
@@ -145,6 +171,7 @@ def _float(table: Table, part: slice, letter: str) -> str:
             *lines[2:],
             "\\bottomrule",
             "\\end{tabular}",
+            f"\\par\\smallskip\\raggedright {latex_escape(' '.join(said))}",
             "\\end{table*}\n",
         ]
     )
@@ -155,17 +182,7 @@ def _italic(text: str) -> str:
 
 
 def _latex_cell(text: CellText, main: str) -> str:
-    spread = f"{{\\scriptsize$\\,\\pm${latex_escape(text.spread)}}}" if text.spread else ""
+    spread = f"$\\,\\pm\\,${latex_escape(text.spread)}" if text.spread else ""
     power = "" if text.exponent is None else f"${{\\times}}10^{{{text.exponent}}}$"
-    remarks = f"{{\\scriptsize\\,({latex_escape(text.remarks)})}}" if text.remarks else ""
+    remarks = f"\\,({latex_escape(text.remarks)})" if text.remarks else ""
     return f"{main}{spread}{power}{remarks}"
-
-
-def _caption(table: Table, letter: str) -> str:
-    """Title, what ± is and how much is missing; all else stands in comments above the table."""
-    words = [f"{table.heading}, part {letter}." if letter else f"{table.heading}."]
-    words += [note for note in table.notes if "±" in note]
-    words += ["The paper's values are in italics."] if table.has_published else []
-    if table.gaps:
-        words.append("Gaps: " + "; ".join(table.gaps[:3]) + (" and more." if len(table.gaps) > 3 else "."))
-    return latex_escape(" ".join(words))

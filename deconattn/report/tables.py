@@ -57,6 +57,7 @@ class Table:
     """An exhibit ready to be printed; `lead` says what ours and the paper's values are, notes follow the values.
 
     `row_head` stands over the labels of the rows; `joined`: variants whose rows are all equal share them in print.
+    `apart`: the paper's rows come after all of ours and are floats of their own.
     """
 
     exhibit: str
@@ -69,6 +70,7 @@ class Table:
     runs: list[str] = field(default_factory=list)
     row_head: str = "layout, mode"
     joined: bool = False
+    apart: bool = False
 
     @property
     def number(self) -> str:
@@ -113,17 +115,17 @@ class Table:
 
 def table1(results: Results, options: dict[str, Any]) -> Table:
     """The variants, uniform, hybrid and with layers skipped, on seven NLU tasks, WikiText, LAMBADA and other tasks."""
-    return _build(results, "table1", options["model"], _columns(results))
+    return _build(results, "table1", options, _columns(results))
 
 
 def table2(results: Results, options: dict[str, Any]) -> Table:
     """The same of the largest model."""
-    return _build(results, "table2", options["model"], _columns(results))
+    return _build(results, "table2", options, _columns(results))
 
 
 def table3(results: Results, options: dict[str, Any]) -> Table:
     """The same with grouped queries."""
-    return _build(results, "table3", options["model"], _columns(results))
+    return _build(results, "table3", options, _columns(results))
 
 
 def table4(results: Results, options: dict[str, Any]) -> Table:
@@ -135,7 +137,7 @@ def table4(results: Results, options: dict[str, Any]) -> Table:
         replace(text, label=f"{length:,} tokens", quantity=f"{text.label} {text.quantity}", context_length=int(length))
         for length in sorted(lengths)
     ]
-    table = _build(results, "table4", options["model"], columns, modes=("full",))
+    table = _build(results, "table4", options, columns, modes=("full",))
     points = values(results, table.model, text)
     table.gaps += gaps(results, table.model, points[points["mode"] == "full"])
     return table
@@ -149,25 +151,30 @@ def _columns(results: Results) -> list[Column]:
 
 
 def _build(
-    results: Results, exhibit: str, model: str, candidates: Sequence[Column], modes: Sequence[str] = SKIPS
+    results: Results, exhibit: str, options: dict[str, Any], candidates: Sequence[Column], modes: Sequence[str] = SKIPS
 ) -> Table:
     """A table of the baselines, the standard model and every variant × layout × mode that we or the paper have.
 
     A column for which we have nothing is left out and named in the notes; if we have nothing at all the
     paper's columns are shown alone. Raises `UserError` for a model that no run has.
     """
+    model, paper = options["model"], options["paper"]
     results.check_models([model])
     published = load_published(exhibit)
+    published = published.iloc[:0] if paper == "none" else published
     ours = [column for column in candidates if results.has(model, column)]
     columns = ours or [column for column in candidates if is_of(published, column).any()]
     rows = _baseline_rows(results, published, columns) if ours else []
     rows += _model_rows(results, model, published, columns, modes)
-    table = Table(exhibit, model, columns, rows, {}, runs=results.shown([model], BOTH))
+    rows = sorted(rows, key=lambda row: row.source) if paper == "apart" else rows
+    table = Table(exhibit, model, columns, rows, {}, runs=results.shown([model], BOTH), apart=paper == "apart")
     tasks = [column.task for column in columns if column.task in NLU_TASKS]
     table.lead = {
         "ours": " ".join(caveats(results, model, BOTH, tasks)),
         "paper": f"the values printed in {PAPER}, Table {table.number} ({TABLE_DESCRIPTIONS[exhibit]}).",
     }
+    if not table.has_published:
+        del table.lead["paper"]
     table.notes = _notes(results, table, [column for column in candidates if column not in columns])
     in_grid = {(row.variant, row.layout, row.mode) for row in rows if row.source == "ours"}
     alone = [row for row in rows if row.family and (row.variant, row.layout, row.mode) not in in_grid]

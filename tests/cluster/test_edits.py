@@ -35,7 +35,8 @@ def project(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def launch(project: Project, slurm: Slurm) -> subprocess.Popen[bytes]:
-    return slurm.launch(project, project.folder / "snakemake.log", "--retries", "0", config=QUEUED)
+    often = ("--slurm-init-seconds-before-status-checks", "1")
+    return slurm.launch(project, project.folder / "snakemake.log", "--retries", "0", *often, config=QUEUED)
 
 
 def end_of(process: subprocess.Popen[bytes], project: Project) -> tuple[int, str]:

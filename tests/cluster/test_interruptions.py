@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -88,6 +89,9 @@ def test_the_profile_brings_a_grid_to_its_end(
     limited, disturbed, bereft = project.runs()
     log = tmp_path / "snakemake.log"
     process = slurm.launch(project, log, "--retries", "1")
+    # Trained alone meanwhile, while those of the cluster wait.
+    alone = ThreadPoolExecutor(1)
+    twins = [alone.submit(undisturbed, specified, run, tmp_path / "twins") for run in project.runs()]
     why = lambda: story_of(log, project.runs())  # noqa: E731
 
     def halt(attempt: int, *runs: Path) -> dict[Path, dict[str, str]]:
@@ -169,9 +173,9 @@ def test_the_profile_brings_a_grid_to_its_end(
     assert measured["Partition"] == "gpu" and measured["JobState"] == "COMPLETED", why()
     assert not slurm.jobs_of(project, "table"), "tables are drawn where snakemake runs"
     assert project.planned() == {} and project.deconattn("verify").returncode == 0
-    for run in project.runs():
+    for run, twin in zip(project.runs(), twins, strict=True):
         assert_nothing_was_lost(run)
-        assert state(run) == state(undisturbed(specified, run, tmp_path / "twins"))
+        assert state(run) == state(twin.result(timeout=PATIENCE))
 
 
 def test_snakemake_is_interrupted_and_the_same_command_finishes(

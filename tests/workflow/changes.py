@@ -191,7 +191,7 @@ CHANGES = [
         "that figure"),
     row("style of figures", code("report/style.py", "w_pad=0.03", "w_pad=0.04"),
         drawn("figure1", "figure2", "figure4", "figure5"), "all figures, no table"),
-    row("layout of tables", code("report/templates/table.html", "max-width: 96rem", "max-width: 90rem"),
+    row("layout of tables", code("report/templates/style.html", "max-width: 96rem", "max-width: 90rem"),
         drawn("table1", "table_findings"), "all tables, no figure"),
     row("the paper's published values", code("report/published_results.csv", "\n", "\n\n"),
         drawn("table_findings", "table1", "figure4"), "what shows them"),

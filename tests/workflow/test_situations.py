@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -167,16 +164,13 @@ def test_partial_starts_no_job_above_tables(finished_copy: Project) -> None:
 
 def killed(project: Project, until: Callable[[], object]) -> None:
     """Start snakemake, and kill it alone with -9 once something holds: what it started runs on."""
-    process = subprocess.Popen(
-        project.command(*QUIET, "--cores", "2"), cwd=project.folder, env=project.environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    process = project.start(*QUIET, "--cores", "2")
     end = time.monotonic() + 120
     while not until():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate(timeout=60)
     project.snakemake("--unlock")
 
 
@@ -201,14 +195,8 @@ def test_two_launches_at_once_do_the_work_once(finished_copy: Project) -> None:
     project.edit(CONFIG, "  modes: [full", "  limit: {copa: 3}\n  modes: [full")
     logs = project.folder / ".snakemake/log"
     earlier = set(logs.glob("*"))
-    both = [
-        subprocess.Popen(
-            project.command(*QUIET, "--nolock", "--cores", "1"), cwd=project.folder,
-            env=project.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    said = [process.communicate(timeout=600)[0] for process in both]
+    both = [project.start(*QUIET, "--nolock", "--cores", "1") for _ in range(2)]
+    said = [process.communicate(timeout=600) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     printed = "".join(path.read_text(encoding="utf-8") for path in set(logs.glob("*.jobs.log")) - earlier)
     assert printed.count("copa (full, context 32)") == 3, "each run is evaluated once"
