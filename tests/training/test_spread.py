@@ -24,6 +24,7 @@ from deconattn.training.loop import Hooks
 from deconattn.training.microbatch import bytes_kept, sequences_that_fit
 from deconattn.training.parallel import Loss, Process
 from deconattn.training.run import RunFiles, pretrain
+from tests.conftest import made_once
 from tests.training import CONTEXT, PATIENCE, curve, disturb, make_run, train
 
 MICRO = ("--micro-batch-size", "1")
@@ -64,14 +65,17 @@ def test_however_it_is_spread_it_is_the_same_training(
     assert_same_curve(run, undisturbed)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sharded(token_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training that two processes shared, in micro-batches, until a signal."""
-    run = make_run(tmp_path_factory.mktemp("sharded") / "undisturbed")
-    first = lambda: list(run.glob("checkpoints/step-*"))  # noqa: E731
-    code, said = disturb(run, token_table, signal.SIGTERM, first, *SHARDED, *MICRO, *OFTEN, processes=2)
-    assert code == 75, said
-    return run
+
+    def make(folder: Path) -> None:
+        run = make_run(folder / "undisturbed")
+        first = lambda: list(run.glob("checkpoints/step-*"))  # noqa: E731
+        code, said = disturb(run, token_table, signal.SIGTERM, first, *SHARDED, *MICRO, *OFTEN, processes=2)
+        assert code == 75, said
+
+    return made_once(tmp_path_factory, "sharded", make) / "undisturbed"
 
 
 @pytest.mark.parametrize(

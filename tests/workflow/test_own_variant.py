@@ -38,7 +38,14 @@ def printed() -> str:
 
 def suite(folder: Path) -> subprocess.CompletedProcess[str]:
     """The suite of variants on the README's, in a project's folder."""
-    for name in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/forks.py", "tests/project.py"):
+    for name in (
+        "pyproject.toml",
+        "tests/__init__.py",
+        "tests/conftest.py",
+        "tests/forks.py",
+        "tests/warm.py",
+        "tests/project.py",
+    ):
         shutil.copy2(ROOT / name, folder / name)
     for name in ("tests/mixers", "tests/reference", "tests/training"):
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))

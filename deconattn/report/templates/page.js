@@ -120,10 +120,10 @@ async function draw() {
   const runs = data.runs.filter((run) => chosen.has(run.run) && curves.has(run.run));
   for (const [place, label] of [["loss", "training loss, nats a token"], ["delta", "Δ of the loss to standard"]]) {
     const rows = runs.flatMap((run, order) => {
-      const curve = curves.get(run.run);
+      const curve = curves.get(run.run), every = Math.max(1, Math.floor(curve.tokens.length / 5));
       return curve[place] === undefined ? [] : curve[place].map((value, at) => ({
         run: run.run, variant: run.variant, hybrid: run.layout === "uniform" ? "uniform" : "hybrid", tokens: curve.tokens[at], value,
-        marked: (at + 7 * order) % 60 === 30,
+        marked: (at + 7 * order) % every === every >> 1,
       })).filter((row) => row.value !== null && row.tokens >= from && row.tokens <= to);
     });
     const chart = document.getElementById(place);
