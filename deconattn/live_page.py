@@ -44,7 +44,7 @@ def _curve(one: Artefact, length: int, row: dict[str, Any]) -> pd.DataFrame:
     curve = pd.DataFrame()
     with suppress(OSError, ValueError):
         if is_done(one.folder):
-            curve = pd.read_parquet(one.folder / "train.parquet", columns=["tokens", "loss"])
+            curve = pd.read_parquet(one.folder / "train.parquet", columns=["tokens", "step", "loss"])
         else:
             logged = pd.read_csv(one.folder / CURVE, usecols=["step", "loss"])
             curve = logged.assign(tokens=logged["step"] * one.spec["training"]["sequences_per_step"] * length)

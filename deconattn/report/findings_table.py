@@ -14,9 +14,9 @@ from deconattn.exhibits import EXHIBITS, THREE
 from deconattn.report import schema
 from deconattn.report.claims import FAILS, FAMILIES, HOLDS, UNTOLD, Claim, load_claims
 from deconattn.report.findings import ERROR, FAR, Compared, Finding, findings
+from deconattn.report.html import fill, write_text
 from deconattn.report.names import WIKITEXT
 from deconattn.report.notes import limits_note, run_gaps
-from deconattn.report.page import fill, write_text
 from deconattn.report.print_table import latex_escape
 from deconattn.report.results import Results
 from deconattn.report.scored import ENOUGH, Scored

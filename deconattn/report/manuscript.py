@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deconattn.exhibits import EXHIBITS
-from deconattn.report.page import write_text
+from deconattn.report.html import write_text
 from deconattn.report.print_table import latex_escape
 from deconattn.report.style import SINGLE_COLUMN
 

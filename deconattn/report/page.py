@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from deconattn.exhibits import EXHIBITS
-from deconattn.files import atomic_write, read_json
-from deconattn.report.names import colour, in_order, marker
+from deconattn.files import read_json
+from deconattn.report.deltas import differences
+from deconattn.report.html import TEMPLATES, fill, write_text
+from deconattn.report.names import accuracy_column, colour, in_order, marker
+from deconattn.report.results import Results
+from deconattn.report.scored import Scored
 
-TEMPLATES = Path(__file__).parent / "templates"
 LIBRARIES = ("vega/vega.js", "vega-lite/vega-lite.js", "vega-embed/vega-embed.js")
 POINTS = 300
 """Points of a curve that the page holds."""
@@ -86,31 +88,18 @@ def write_page(
     shown = [_shown(name, exhibits[name]) for name in EXHIBITS if name in exhibits]
     variants = in_order(run["variant"] for run in runs)
     data = {
-        "runs": runs, "curves": curves, "variants": variants, "colours": [colour(name) for name in variants],
+        "runs": [{name: _plain(value) for name, value in run.items()} for run in runs],
+        "curves": curves,
+        "variants": variants,
+        "colours": [colour(name) for name in variants],
         "shapes": [_SHAPES.get(marker(name), "circle") for name in variants],
-    }  # fmt: skip
+    }
     text = fill(
         "page.html", title=title, note=note, exhibits=shown, data=Markup(_script(json.dumps(data))),
         libraries=[Markup(_script(Assets.get_content(name))) for name in LIBRARIES],
         script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
     )  # fmt: skip
     return write_text(out, text)
-
-
-def fill(template: str, **values: Any) -> str:
-    """A page of `templates/`, every value in it escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
-    )  # fmt: skip
-    return environment.get_template(template).render(**values)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a text, whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
 
 
 def _script(text: str) -> str:
@@ -144,23 +133,18 @@ def write_page_of(title: str, exhibits: Mapping[str, Path], tables: Path | None,
     runs: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     if tables:
-        from deconattn.report.results import Results
-
         results = Results(tables)
         runs, curves = page_runs(results), page_curves(results.training)
     return write_page(title, exhibits, runs, curves, out)
 
 
-def page_runs(results: Any) -> list[dict[str, Any]]:
+def page_runs(results: Results) -> list[dict[str, Any]]:
     """A row for each run of the grid: who it is, how it ended, what it is worth, and its difference to standard attention.
 
     `quality` is that of the text that its model was evaluated on, named by `measure`; `delta` is log-perplexity minus that of
     the standard model of the same seed, in nats a word (of recall: accuracy), with bounds over documents (sequences) that hold
     together over the runs of a model and seed. Null is what is not known.
     """
-    from deconattn.report.deltas import differences
-    from deconattn.report.scored import Scored
-
     rows: dict[str, dict[str, Any]] = {}
     for run in results.all_runs.to_dict("records"):
         row = {name: run[name] for name in ("run", "model", "variant", "layout", "seed", "settings", "status")}
@@ -169,20 +153,18 @@ def page_runs(results: Any) -> list[dict[str, Any]]:
     for (model, _), own in results.runs.groupby(["model", "seed"]):
         scored = Scored(results.only(own["run"]), str(model))
         metric = "recall" if scored.recall else "log_perplexity"
-        names = {(run.variant, run.layout): run.run for run in own.itertuples()}
+        places = zip(own["variant"].astype(str), own["layout"].astype(str), strict=True)
+        names = dict(zip(places, own["run"].astype(str), strict=True))
         for place, found in differences(scored, metric, names).items():
             rows[names[place]] |= {"delta": found.value, "low": found.low, "high": found.high}
         for place, name in names.items():
             rows[name] |= _quality(scored, *place)
     order = in_order(row["variant"] for row in rows.values())
-    in_turn = sorted(rows.values(), key=lambda row: order.index(row["variant"]))  # of each, as collected
-    return [{name: _plain(value) for name, value in row.items()} for row in in_turn]
+    return sorted(rows.values(), key=lambda row: order.index(row["variant"]))  # of each, as collected
 
 
-def _quality(scored: Any, variant: str, layout: str) -> dict[str, Any]:
+def _quality(scored: Scored, variant: str, layout: str) -> dict[str, Any]:
     """The value of one run and the name of its measure."""
-    from deconattn.report.names import accuracy_column
-
     if scored.recall:
         cells = [scored.results.cell(scored.model, variant, layout, "full", accuracy_column(t)) for t in scored.recall]
         values = [cell.value for cell in cells if cell.value is not None]
@@ -199,26 +181,27 @@ def page_curves(training: pd.DataFrame) -> list[dict[str, Any]]:
     Lists of at most `POINTS` numbers, each a running mean; `delta` is absent where that model or its batches are not there.
     """
     found = []
-    for _, own in training.groupby(["model", "seed"], sort=False):
-        by_run = {
-            str(run): rows.set_index("tokens")["loss"].astype(float) for run, rows in own.groupby("run", sort=False)
-        }
-        standard = next((by_run[run] for run in own.loc[own["variant"] == "standard", "run"].unique()), None)
-        for run, loss in by_run.items():
-            thinned = _thinned(loss)
+    for _, of_seed in training.groupby(["model", "seed"], sort=False):
+        by_run = {str(run): own.set_index("tokens") for run, own in of_seed.groupby("run", sort=False)}
+        standard = next((by_run[run] for run in of_seed.loc[of_seed["variant"] == "standard", "run"].unique()), None)
+        for run, own in by_run.items():
+            thinned = _thinned(own["loss"])
             curve = {"run": run, "tokens": [int(count) for count in thinned.index], "loss": _numbers(thinned)}
-            # Of a training that runs, or has other numbers of sequences an update, batches are not the same.
-            if standard is not None and loss is not standard and loss.index.isin(standard.index).all():
-                curve["delta"] = _numbers(_thinned(loss - standard.reindex(loss.index)))
+            if standard is not None and own is not standard:
+                beside = standard.reindex(own.index)
+                # Another number of sequences makes other batches; of a training that runs, others are logged.
+                if (own["step"] == beside["step"]).all():
+                    curve["delta"] = _numbers(_thinned(own["loss"] - beside["loss"]))
             found.append(curve)
     return found
 
 
-def _thinned(values: pd.Series) -> pd.Series:
-    smooth = values.replace([np.inf, -np.inf], np.nan).rolling(max(1, round(len(values) * SMOOTHING)), 1, True).mean()
-    return (
-        smooth.iloc[np.unique(np.geomspace(1, len(smooth), POINTS).round().astype(int)) - 1] if len(smooth) else smooth
-    )
+def _thinned(losses: pd.Series) -> pd.Series:
+    if losses.empty:
+        return losses
+    finite = losses.astype(float).replace([np.inf, -np.inf], np.nan)
+    smooth = finite.rolling(max(1, round(len(finite) * SMOOTHING)), min_periods=1, center=True).mean()
+    return smooth.iloc[np.unique(np.geomspace(1, len(smooth), POINTS).round().astype(int)) - 1]
 
 
 def _numbers(values: pd.Series) -> list[float | None]:

@@ -13,8 +13,8 @@ import pandas as pd
 
 from deconattn.report import schema
 from deconattn.report.cell_text import CellText, cell_text
+from deconattn.report.html import fill, write_text
 from deconattn.report.names import BASELINES, Column, Family
-from deconattn.report.page import fill, write_text
 from deconattn.report.tables import Row, Table
 
 SOURCES: dict[str, str] = {"ours": "ours", "published": "paper"}

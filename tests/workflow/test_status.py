@@ -57,6 +57,7 @@ def test_the_state_of_each_run_while_the_grid_runs(finished_copy: Project) -> No
         wait_for(lambda: asked(project)["runs"][5]["step"] > 1, grid)
         found = asked(project)
         table = shown(project, 80)
+        live = project.deconattn("report", CONFIG)
     finally:
         if grid.poll() is None:
             os.killpg(grid.pid, signal.SIGINT)
@@ -75,6 +76,12 @@ def test_the_state_of_each_run_while_the_grid_runs(finished_copy: Project) -> No
     assert sum(line.startswith("tiny-") for line in table.splitlines()) == 7, table
     assert "7 runs: 3 finished · 1 diverged · 1 running · 1 failed · 1 queued" in table
     assert "then: 3 of 7 evaluated" in table
+    assert live.returncode == 0, live.stderr
+    page = (project.folder / "results/reports/test/live.html").read_text()
+    written = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    assert [row["status"] for row in written["runs"][3:]] == states
+    drawn = {curve["run"]: curve for curve in written["curves"]}
+    assert running["run"] in drawn and queued["run"] not in drawn and min(drawn[running["run"]]["tokens"]) == 4 * 32
     stopped = asked(project)["runs"][5]
     assert stopped["state"] == "stopped" and "stopped by SIGINT after step" in stopped["note"]
 
