@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import signal
 import tempfile
@@ -23,7 +24,9 @@ IN_CI = os.environ.get("CI", "") == "true"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # PyTorch's cache of compiled code does not know processors: what one with AVX2 has left there corrupts memory on AVX-512.
-PROCESSOR = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "flags" in line), "")
+CPUINFO = Path("/proc/cpuinfo")
+LINES = CPUINFO.read_text().splitlines() if CPUINFO.exists() else [platform.processor()]
+PROCESSOR = next((line for line in LINES if "flags" in line), LINES[0])
 ABLE = hashlib.sha256(f"{PROCESSOR} {os.environ.get('ATEN_CPU_CAPABILITY')}".encode()).hexdigest()[:8]
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/deconattn-inductor-{ABLE}")
 
