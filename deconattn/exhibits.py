@@ -155,8 +155,8 @@ _ROWS = (
         "**All models compared.** Filled: uniform; open: hybrid (even); a thin line joins the two. Dotted: the "
         "standard model. Dashed: random guess. Left: how well text is predicted, lower is better; a perplexity is "
         "on a logarithmic axis, and an arrow marks a value beyond it. Beside it, the difference in log-perplexity to the "
-        "standard model, with its bounds. The lowest row of panels holds the paper's "
-        "500m models on WikiText. A column of one quantity has the same axis in all rows.",
+        "standard model, with its bounds; at the right, that of the mean accuracy over the NLU tasks. The lowest row of "
+        "panels holds the paper's 500m models on WikiText. A column of one quantity has the same axis in all rows.",
         {
             **_MODELS,
             "tasks": (list[str], Field(["arc_easy", "sciq"], min_length=1, description="Tasks beside the text.")),

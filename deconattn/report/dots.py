@@ -34,6 +34,8 @@ from deconattn.report.results import MISSING, Cell, Results
 from deconattn.report.scored import Scored
 from deconattn.report.statistics import Difference
 
+SHORT = {"log_perplexity": "Δ, nats a word", "accuracy": "Δ average, points"}
+"""Metric of a panel of differences to standard → what stands beneath it, where panels are narrow."""
 WIDEST = 40.0  # times the lowest perplexity: as far as a panel reaches; beyond it stand an arrow and the value
 _ASIDE = {"uniform": -0.14, "even": 0.14}
 """Uniform a little above its line and hybrid below: where they agree both are still seen."""
@@ -45,12 +47,16 @@ Cells = dict[tuple[str, str], Cell]
 
 @dataclass(frozen=True)
 class Band:
-    """A row of panels of Figure 4: its heading, by column the cells of models and of random guessing, and Δ of the text."""
+    """A row of panels of Figure 4: its heading, by column the cells of models and of random guessing, and by metric Δ."""
 
     heading: str
     cells: dict[Column, Cells]
     chance: dict[Column, Cell]
-    deltas: dict[tuple[str, str], Difference]
+    deltas: dict[str, dict[tuple[str, str], Difference]]
+
+    @property
+    def differences(self) -> list[Difference]:
+        return [each for own in self.deltas.values() for each in own.values()]
 
 
 def figure3(results: Results, options: dict[str, Any]) -> Drawing:
@@ -132,21 +138,23 @@ def figure4(results: Results, options: dict[str, Any]) -> Drawing:
     gaps = notes.run_gaps(results, models, variants, BOTH)
     places = _places(variants)
     high = (0.19 if len(bands) <= 2 else 0.155) * (max(places.values()) + 1.1)
-    deltas = [each for band in bands for each in band.deltas.values()]
+    alike = {metric: [each for band in bands for each in band.deltas[metric].values()] for metric in LABELS}
     foot = [notes.whisker_note(band.cells for band in bands), NOTE, notes.gap_line(gaps)]
     figure = style.sheet(style.DOUBLE_COLUMN, 0.25 + len(bands) * (high + 0.75), foot)
     style.legend(figure, _entries(bands))
     for part, band in zip(figure.subfigures(len(bands), 1, squeeze=False)[:, 0], bands, strict=True):
         style.title(part, band.heading)
-        first, beside, *others = part.subplots(1, 1 + len(band.cells))
+        first, beside, *others, last = part.subplots(1, 2 + len(band.cells))
         for axes, column in zip([first, *others], band.cells, strict=True):
             # One range for a column in all rows of panels, so that they can be compared by eye.
             same = [other for other in bands if column in other.cells]
             limits = limits_of(column, [c for o in same for c in (*o.cells[column].values(), o.chance[column])])
             _band_panel(axes, column, band, limits, places)
         heights = {(v, layout): places[v] + _ASIDE[layout] for v in places for layout in BOTH}
-        delta_panel(beside, "log_perplexity", band.deltas, heights, deltas)
-        beside.set(ylim=first.get_ylim(), yticks=first.get_yticks(), yticklabels=[])
+        for axes, metric in zip((beside, last), LABELS, strict=True):
+            delta_panel(axes, metric, band.deltas[metric], heights, alike[metric])
+            axes.set_xlabel(SHORT[metric], labelpad=1.5)
+            axes.set(ylim=first.get_ylim(), yticks=first.get_yticks(), yticklabels=[])
         part.axes[0].set_yticks(list(places.values()), list(places))
     return Drawing(figure, results.shown(models, BOTH), gaps)
 
@@ -154,27 +162,36 @@ def figure4(results: Results, options: dict[str, Any]) -> Drawing:
 def _this_run(results: Results, model: str, variants: Sequence[str], columns: list[Column]) -> Band:
     there = [(v, at) for v in variants for at in BOTH if not results.select_runs(model, v, at).empty]
     scored = Scored(results, model)
+    shown = {"log_perplexity": there if scored.text == columns[0] else [], "accuracy": there}
     budget = [f"{count_label(tokens)} tokens"] if (tokens := results.tokens(model)) else []
     return Band(
         ", ".join([f"This run: {results.heading(model)}", *budget, results.seeds_label(model)]),
         {c: {pair: results.cell(model, *pair, "full", c) for pair in there} for c in columns},
         {c: results.baseline("random_guess", c) for c in columns},
-        differences(scored, "log_perplexity", there if scored.text == columns[0] else []),
+        {metric: differences(scored, metric, places) for metric, places in shown.items()},
     )
 
 
 def _papers(variants: Sequence[str], columns: list[Column]) -> Band:
     published = load_published("table1")
-    rows = {(v, at): published_cells(published, v, at, "full", columns) for v in variants for at in BOTH}
+    rows = {(v, at): published_cells(published, v, at, "full", [*columns, AVERAGE]) for v in variants for at in BOTH}
     chance = published_cells(published, "random_guess", "uniform", "full", columns)
-    losses = {pair: log(value) for pair, row in rows.items() if row and (value := row[columns[0].key].value)}
-    standard = losses.pop(("standard", "uniform"))
-    losses.pop(("standard", "even"), None)
+    scores = {
+        "log_perplexity": {at: log(value) for at, row in rows.items() if row and (value := row[columns[0].key].value)},
+        "accuracy": {at: value for at, row in rows.items() if row and (value := row[AVERAGE.key].value)},
+    }
     return Band(
         f"Published ({PAPER}): {TABLE_DESCRIPTIONS['table1'].replace(' models', '')}",
         {c: {pair: row[c.key] for pair, row in rows.items() if row} for c in columns},
         {c: chance[c.key] if c.is_accuracy else MISSING for c in columns},
-        {pair: Difference(loss - standard, "documents", 0) for pair, loss in losses.items()},
+        {
+            metric: {
+                at: Difference(value - own["standard", "uniform"], "documents", 0)
+                for at, value in own.items()
+                if at[0] != "standard"
+            }
+            for metric, own in scores.items()
+        },
     )
 
 
@@ -190,7 +207,7 @@ def _entries(bands: Sequence[Band]) -> dict[str, dict[str, Any]]:
     entries = {"uniform": ring, "hybrid (even)": {**ring, "markerfacecolor": "white"}, "standard": style.STANDARD_LINE}
     if label := notes.spread_label(cells):
         entries[label] = {"color": style.GREY, "linewidth": 0.9}
-    entries |= delta_entry(each for band in bands for each in band.deltas.values())
+    entries |= delta_entry(each for band in bands for each in band.differences)
     if any(cell.value is not None for band in bands for cell in band.chance.values()):
         entries["random guess"] = GUESS_LINE
     return entries
