@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 
 def main() -> int:
     """Run the command line; a library of the pipeline that is not installed is one line."""
     if sys.argv[1:2] == ["pretrain"]:
-        # Before the imports, which take seconds on a busy file system.
+        # Before the imports, which take seconds on a busy file system; until then Ctrl-C ends it as it ends any program.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         from deconattn.training.stops import stop_at_once
 
         stop_at_once()

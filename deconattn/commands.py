@@ -210,7 +210,8 @@ def report(options: argparse.Namespace) -> None:
         live.unlink(missing_ok=True)
     else:
         print(write_live_page(ident))
-    print(f"{ident.report}: {len(shown)} files of {len({path.stem for path in shown})} exhibits")
+    finished = sum(is_done(one.folder) for one in ident.exhibits.values())
+    print(f"{ident.report}: {len(shown)} files, {finished} of {len(ident.exhibits)} exhibits")
 
 
 def pin_ids(options: argparse.Namespace) -> None:

@@ -40,7 +40,8 @@ def test_fifty_kills_change_nothing(token_table: Path, tmp_path: Path) -> None:
         printed = process.communicate(timeout=PATIENCE)[1]
         # A signal that comes before the trainer listens ends it as it ends any process; later it is answered with 75.
         assert process.returncode in (75, -number, 128 + number), (number, printed)
-        assert "Traceback" not in printed, printed
+        # Ctrl-C within Python's own start, before a line of ours, is said by Python.
+        assert "Traceback" not in printed or printed.rstrip().endswith("KeyboardInterrupt"), printed
         assert not (run / "record.json").exists(), "the training ended before it was killed so often: make it longer"
         ends.append(process.returncode)
     steps = resumed(run)
