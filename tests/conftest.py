@@ -42,7 +42,15 @@ LONGEST = (
     "mixers/test_faults", "workflow", "web",
 )  # fmt: skip
 # One worker has all of a file whose fixtures take longer than most of its tests.
-TOGETHER = {"test_figures", "test_attention_figures", "test_cost_exhibits", "test_tables", "test_numbers"}
+TOGETHER = {
+    "test_figures",
+    "test_page",
+    "test_manuscript",
+    "test_attention_figures",
+    "test_cost_exhibits",
+    "test_tables",
+    "test_numbers",
+}
 CACHES = {".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
 
 # However slow the machine is, an example may take its time; and what Hypothesis keeps lies outside of the checkout.

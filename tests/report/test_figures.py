@@ -119,8 +119,16 @@ def test_differences_to_standard_are_those_of_the_samples(tables: dict[str, Path
         whiskers = [line for line in figure.axes[1].lines if line.get_marker() == "None" and len(line.get_xdata()) == 2]
         assert len([line for line in whiskers if line.get_xdata()[0] < line.get_xdata()[1]]) == len(found) == 12
         assert f"Δ: bounds over {'seeds' if name == 'seeds' else 'documents'}" in words(figure)
-        published = dict(_dots(figure.axes[5]))
+        published = dict(_dots(figure.axes[6]))
         assert published[_style("mlp", "even")] == pytest.approx(np.log(45.8 / 38.1))
+        items = pd.read_parquet(tables[name] / "samples.parquet").query("mode == 'full' and correct >= 0")
+        by_task = items.astype({"run": str, "task": str}).groupby(["run", "task"])["correct"].mean()
+        means = runs[["variant", "layout"]].join(by_task.groupby("run").mean(), how="inner")
+        score = means.groupby(["variant", "layout"])["correct"].mean()
+        points = {_style(*place): 100 * (value - score["standard", "uniform"]) for place, value in score.items()}
+        shown = dict(_dots(figure.axes[4]))
+        assert shown == {look: pytest.approx(v) for look, v in points.items() if look[0] != MARKERS["standard"]}
+        assert dict(_dots(figure.axes[9]))[_style("mlp", "even")] == pytest.approx(48.7 - 51.9)
 
 
 def test_figure5_shows_differences_on_the_same_batches(tables: dict[str, Path]) -> None:
@@ -138,8 +146,8 @@ def test_figure5_shows_differences_on_the_same_batches(tables: dict[str, Path]) 
 
 def test_figure4_shows_the_papers_values_in_panels_of_their_own(tables: dict[str, Path]) -> None:
     figure = drawn("figure4", tables["demo"], "demo").figure
-    assert len(figure.axes) == 8
-    arc = _dots(figure.axes[6])
+    assert len(figure.axes) == 10
+    arc = _dots(figure.axes[7])
     assert (_style("standard", "uniform"), pytest.approx(41.5)) in arc
     assert (_style("mlp", "even"), pytest.approx(37.5)) in arc and len(arc) == 13
     text = words(figure)
