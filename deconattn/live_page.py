@@ -30,7 +30,7 @@ def write_live_page(ident: Identity) -> Path:
     curves = page_curves(pd.concat(training)) if training else []
     there = f"{len(exhibits)} of {len(ident.exhibits)} exhibits are there"
     note = f"The grid as it was on {datetime.now():%Y-%m-%d at %H:%M}; {there}."
-    return write_page(ident.title, exhibits, runs, curves, ident.report / "live.html", note)
+    return write_page(ident.settings.name, exhibits, runs, curves, ident.report / "live.html", note)
 
 
 def _row(status: Status) -> dict[str, Any]:
@@ -47,5 +47,6 @@ def _curve(one: Artefact, length: int, row: dict[str, Any]) -> pd.DataFrame:
             curve = pd.read_parquet(one.folder / "train.parquet", columns=["tokens", "step", "loss"])
         else:
             logged = pd.read_csv(one.folder / CURVE, usecols=["step", "loss"])
+            logged = logged.apply(pd.to_numeric, errors="coerce").dropna()  # the last line may be half written
             curve = logged.assign(tokens=logged["step"] * one.spec["training"]["sequences_per_step"] * length)
     return curve.assign(**{name: row[name] for name in ("run", "model", "variant", "seed")})

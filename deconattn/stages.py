@@ -261,7 +261,7 @@ def page(spec: dict[str, Any], options: Namespace) -> list[str]:
     sources = spec["made_from"]
     exhibits = {name: Path(folder) for name, folder in sources["exhibits"].items()}
     tables = Path(sources["tables"]) if "tables" in sources else None
-    write_page_of(spec["title"], exhibits, tables, options.folder / "page.html")
+    write_page_of(spec["config"], exhibits, tables, options.folder / "page.html")
     return ["page.html", *(path.name for path in write_manuscript(exhibits, options.folder))]
 
 

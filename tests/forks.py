@@ -82,7 +82,11 @@ def run(
     module: str, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m module arguments` to its end, as subprocess.run does."""
-    process = Fork(module, arguments, cwd, env)
+    return finish(Fork(module, arguments, cwd, env), timeout)
+
+
+def finish(process: Fork, timeout: float) -> subprocess.CompletedProcess[str]:
+    """Wait for the end of a process; whatever goes wrong meanwhile, it does not live on."""
     try:
         out, err = process.communicate(timeout)
     except BaseException:

@@ -70,13 +70,7 @@ class Project:
 
     def snakemake(self, *options: str, config: str = CONFIG, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run snakemake to its end."""
-        process = self.start(*options, config=config)
-        try:
-            out, err = process.communicate(timeout)
-        except BaseException:
-            process.kill()
-            raise
-        return subprocess.CompletedProcess(process.args, process.returncode or 0, out, err)
+        return forks.finish(self.start(*options, config=config), timeout)
 
     def planned(self, *options: str, config: str = CONFIG) -> dict[str, int]:
         """Jobs by rule that snakemake would run; raises when the dry run fails."""

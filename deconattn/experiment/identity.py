@@ -38,11 +38,6 @@ class Identity:
         """Where this configuration's tables and figures are shown."""
         return RESULTS / "reports" / self.settings.name
 
-    @property
-    def title(self) -> str:
-        """What the page of this configuration is called."""
-        return f"{self.settings.name}: results of DeconAttn"
-
     @cached_property
     def artefacts(self) -> dict[str, Artefact]:
         """Folder → artefact, of everything, each after what it is made from."""
@@ -277,9 +272,8 @@ class Identity:
     @cached_property
     def page(self) -> Artefact:
         """The page of all tables and figures, and of all runs if any exhibit needs them."""
-        trained = any(not EXHIBITS[name].costed for name in self.exhibits)
-        facts = {"title": self.title, "templates": _templates()}
-        tables = self.tables["results"] if trained else None
+        facts = {"config": self.settings.name, "templates": _templates()}
+        tables = self.tables["results"] if any(not EXHIBITS[name].costed for name in self.exhibits) else None
         return self._make("page", RESULTS / "exhibits/page", facts, exhibits=self.exhibits, tables=tables)
 
 

@@ -65,7 +65,7 @@ class Shown:
 
 
 def write_page(
-    title: str,
+    config: str,
     exhibits: Mapping[str, Path],
     runs: list[dict[str, Any]],
     curves: list[dict[str, Any]],
@@ -75,10 +75,10 @@ def write_page(
     """Write the page.
 
     Args:
-        title: what it is about.
+        config: the name of the configuration.
         exhibits: name → the folder in which its files stand.
         runs: a row a run, as `page_runs` has them.
-        curves: of each run at most, as `page_curves` has them.
+        curves: one of each run that has one, as `page_curves` has them.
         note: a sentence beneath the title.
 
     Raises `UserError` for a record that is broken.
@@ -95,7 +95,7 @@ def write_page(
         "shapes": [_SHAPES.get(marker(name), "circle") for name in variants],
     }
     text = fill(
-        "page.html", title=title, note=note, exhibits=shown, data=Markup(_script(json.dumps(data))),
+        "page.html", config=config, note=note, exhibits=shown, data=Markup(_script(json.dumps(data))),
         libraries=[Markup(_script(Assets.get_content(name))) for name in LIBRARIES],
         script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
     )  # fmt: skip
@@ -109,7 +109,7 @@ def _script(text: str) -> str:
 
 def _shown(name: str, folder: Path) -> Shown:
     about = EXHIBITS[name]
-    files = [path for kind in about.files if (path := folder / kind).is_file()]
+    files = [path for file in about.files if (path := folder / file).is_file()]
     table = picture = None
     if about.is_table:
         body = (folder / f"{name}.html").read_text(encoding="utf-8").partition("<body>")[2].rpartition("<footer>")[0]
@@ -128,14 +128,14 @@ def _address(path: Path) -> str:
 
 
 # ---- what it shows of runs -------------------------------------------------------------------------------------------
-def write_page_of(title: str, exhibits: Mapping[str, Path], tables: Path | None, out: Path) -> Path:
-    """Write the page from collected tables; None where a grid has nothing to train."""
+def write_page_of(config: str, exhibits: Mapping[str, Path], tables: Path | None, out: Path) -> Path:
+    """Write the page from collected tables (None where nothing is to be trained); other arguments as of `write_page`."""
     runs: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     if tables:
         results = Results(tables)
         runs, curves = page_runs(results), page_curves(results.training)
-    return write_page(title, exhibits, runs, curves, out)
+    return write_page(config, exhibits, runs, curves, out)
 
 
 def page_runs(results: Results) -> list[dict[str, Any]]:

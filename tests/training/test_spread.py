@@ -25,7 +25,7 @@ from deconattn.training.microbatch import bytes_kept, sequences_that_fit
 from deconattn.training.parallel import Loss, Process
 from deconattn.training.run import RunFiles, pretrain
 from tests.conftest import made_once
-from tests.training import CONTEXT, PATIENCE, curve, disturb, make_run, train
+from tests.training import CONTEXT, PATIENCE, checkpoints, curve, disturb, make_run, train
 
 MICRO = ("--micro-batch-size", "1")
 ONE = (*MICRO, "--compile")  # compiled for batches of this size once, for all these tests
@@ -71,8 +71,8 @@ def sharded(token_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     def make(folder: Path) -> None:
         run = make_run(folder / "undisturbed")
-        first = lambda: list(run.glob("checkpoints/step-*"))  # noqa: E731
-        code, said = disturb(run, token_table, signal.SIGTERM, first, *SHARDED, *MICRO, *OFTEN, processes=2)
+        options = (*SHARDED, *MICRO, *OFTEN)
+        code, said = disturb(run, token_table, signal.SIGTERM, lambda: checkpoints(run), *options, processes=2)
         assert code == 75, said
 
     return made_once(tmp_path_factory, "sharded", make) / "undisturbed"

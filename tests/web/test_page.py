@@ -26,11 +26,16 @@ def lines(page: Page, chart: str) -> int:
     return page.locator(f"#{chart} .mark-line path").count()
 
 
+def column(page: Page) -> list[str]:
+    """The variants in the table of runs, from the top."""
+    return page.locator("#runs tbody tr").evaluate_all("rows => rows.map(row => row.cells[2].textContent)")
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark")])
 def test_the_page_sorts_filters_and_draws_by_keyboard(
     finished: Project, browser: Browser, tmp_path: Path, width: int, scheme: str
 ) -> None:
-    context = browser.new_context(offline=True, viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    context = browser.new_context(offline=True, viewport={"width": width, "height": 900}, color_scheme=scheme)
     page, wrong, asked = context.new_page(), [], []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
@@ -41,13 +46,12 @@ def test_the_page_sorts_filters_and_draws_by_keyboard(
     assert "Without token mixing in any layer" in page.inner_text("main"), "the findings"
     assert (lines(page, "loss"), lines(page, "delta")) == (3, 2)
 
-    column = lambda: page.locator("#runs tbody tr").evaluate_all("rows => rows.map(row => row.cells[2].textContent)")  # noqa: E731
-    assert column() == ["standard", "mlp", "rndembqk"]
+    assert column(page) == ["standard", "mlp", "rndembqk"]
     tab_to(page, "variant")
     page.keyboard.press("Enter")
-    assert column() == ["mlp", "rndembqk", "standard"]
+    assert column(page) == ["mlp", "rndembqk", "standard"]
     page.keyboard.press("Enter")
-    assert column() == ["standard", "rndembqk", "mlp"]
+    assert column(page) == ["standard", "rndembqk", "mlp"]
     assert page.locator("#runs th[aria-sort=descending]").inner_text().startswith("variant")
 
     page.locator("body").press("Home")
@@ -61,7 +65,7 @@ def test_the_page_sorts_filters_and_draws_by_keyboard(
     assert (lines(page, "loss"), lines(page, "delta")) == (1, 1)
     page.evaluate("document.getElementById('words').focus()")
     page.keyboard.type("rndem even")
-    assert column() == ["rndembqk"] and page.inner_text("#shown") == "1 of 3 runs are shown."
+    assert column(page) == ["rndembqk"] and page.inner_text("#shown") == "1 of 3 runs are shown."
 
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
     ink, back = page.evaluate("(s => [s.color, s.backgroundColor])(getComputedStyle(document.body))")
