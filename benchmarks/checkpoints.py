@@ -22,7 +22,7 @@ from pathlib import Path
 from deconattn.data.documents import write_documents
 from deconattn.data.tokenizer import train_tokenizer
 from deconattn.data.tokens import finish_tokens, tokenize_part
-from deconattn.experiment.identity import code_of
+from deconattn.experiment.code import code_of
 from deconattn.experiment.schema import ResourceSettings
 
 CONTEXT = 64

@@ -23,8 +23,8 @@ def write_live_page(ident: Identity) -> Path:
         {"model": run.model, "variant": run.variant, "layout": run.layout, "seed": run.seed, **_row(status)}
         for run, status in found.items()
     ]
-    length = ident.settings.tokens.context_length
-    training = [_curve(ident.trainings[run], length, row) for run, row in zip(found, runs, strict=True)]
+    lengths = {run: ident.settings.tokens_of(run.model).context_length for run in found}
+    training = [_curve(ident.trainings[run], lengths[run], row) for run, row in zip(found, runs, strict=True)]
     training = [curve for curve in training if len(curve)]
     exhibits = {name: one.folder for name, one in ident.exhibits.items() if is_done(one.folder)}
     curves = page_curves(pd.concat(training)) if training else []

@@ -226,7 +226,7 @@ def aggregate(spec: dict[str, Any], options: Namespace) -> list[str]:
         collect_costs([Path(member) / "costs" for member in sources["members"]], folder)
         missing = [f"{Path(name).name}: {why}" for name, why in gaps.items()]
     elif spec["tables"] == "results":
-        missing = collect(runs, folder, Path(spec["baselines"]) / "baselines.parquet", gaps)
+        missing = collect(runs, folder, [Path(one) / "baselines.parquet" for one in spec["baselines"]], gaps)
     else:
         for path in Path(sources["results"]).glob("*.parquet"):
             shutil.copyfile(path, folder / path.name)
@@ -236,7 +236,7 @@ def aggregate(spec: dict[str, Any], options: Namespace) -> list[str]:
             from deconattn.analysis.run_costs import write_run_costs
 
             trained = [Path(member) for member in sources["members"]]
-            write_run_costs(trained, spec["context_length"], folder / "run_costs.parquet")
+            write_run_costs(trained, spec["context_lengths"], folder / "run_costs.parquet")
             missing = []  # named with the results
     for gap in missing:
         print(f"gap: {gap}", file=sys.stderr)

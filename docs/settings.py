@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from deconattn.experiment.schema import BlockTraining, Settings
+from deconattn.experiment.schema import Settings
 from deconattn.experiment.section import Section, sections
+from deconattn.experiment.training_settings import BlockTraining
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Settings

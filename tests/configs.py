@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deconattn.experiment.load import ConfigError, load_settings
 
@@ -76,3 +77,15 @@ exhibits: {figure_recall: {model: tiny}}
 resources: {default: {device: cpu}}
 """
 """The smallest grid of associative recall: 4 answers are scored in 14 tokens, behind 2 or 3 pairs."""
+
+
+def recall_beside_text() -> str:
+    """The models of RECALL, as `recall`, in a config whose other model is trained on text."""
+    config, recall = yaml.safe_load(RIGHT), yaml.safe_load(RECALL)
+    own = {name: recall[name] for name in ("corpus", "tokens", "training")}
+    config["models"]["recall"] = recall["models"]["tiny"] | own
+    config["grid"] = [{"models": ["tiny"], "variants": ["standard"]}, {**recall["grid"][0], "models": ["recall"]}]
+    config["training"]["precision"] = "float32"
+    config["evaluation"]["limit"] = 10
+    config["exhibits"] = {"figure_recall": {"model": "recall"}, "table_findings": {"models": ["recall", "tiny"]}}
+    return yaml.safe_dump(config | {"resources": recall["resources"]})

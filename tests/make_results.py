@@ -101,7 +101,7 @@ def pairs(folders: Sequence[Path]) -> dict[Path, Path]:
 def report(root: Path, folders: Sequence[Path], baselines: bool = True) -> Path:
     """The tables that are collected from these runs, below `root`."""
     tables = root / "report" / "tables"
-    collect(pairs(folders), tables, make_baselines(root / "baselines.parquet") if baselines else None)
+    collect(pairs(folders), tables, [make_baselines(root / "baselines.parquet")] if baselines else [])
     return tables
 
 

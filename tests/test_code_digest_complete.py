@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from deconattn.experiment.code import Code, Definition
-from deconattn.experiment.identity import roots_of
+from deconattn.experiment.code import Code, Definition, roots_of
 from tests.project import CONFIG, Project
 
 GRID = (

@@ -10,16 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from deconattn.config import ModelConfig
 from deconattn.data.recall import distances, pairs_of, write_recall
 from deconattn.data.table import TokenTable, heldout_rows
 from deconattn.decoder import LanguageModel, initialise
 from deconattn.evaluation.recall import hits, share
+from deconattn.experiment.identity import Identity
 from deconattn.experiment.load import load_settings
 from deconattn.files import sha256_file
 from deconattn.training.parallel import Loss
-from tests.configs import RECALL, RIGHT, problems, write
+from tests.configs import RECALL, RIGHT, problems, recall_beside_text, write
 
 SETTINGS = {"kind": "recall", "pairs": [2, 3], "keys": 5, "values": 4, "sequences": 3000, "seed": 7}
 LENGTH, SCORED = 14, (7, 9, 11, 13)
@@ -153,7 +155,12 @@ WRONG = {
         "12: tokenizer: a corpus of kind recall has no text"),
     "tasks": ("grid:", "evaluation: {tasks: [copa]}\ngrid:", "12: evaluation: a corpus of kind recall has no text"),
     "a table of tasks": ("exhibits: {", "exhibits: {table1: {model: tiny}, ",
-        "14: exhibits.table1: shows evaluations of tasks, and the corpus is of kind recall"),
+        "14: exhibits.table1.model: shows evaluations of tasks, and the corpus of model 'tiny' is of kind recall"),
+    "tokens without a corpus": ("    hidden_size: 16", "    tokens: {context_length: 14}\n    hidden_size: 16",
+        "6: models.tiny.tokens: is for a corpus of the model's own; must be left out"),
+    "an odd length of its own": ("    hidden_size: 16",
+        "    corpus: {kind: recall, pairs: [2]}\n    tokens: {context_length: 13}\n    hidden_size: 16",
+        "7: models.tiny.tokens.context_length: 13 is not allowed; must be even, and more than the 4 tokens"),
 }  # fmt: skip
 
 
@@ -172,5 +179,24 @@ def test_a_text_needs_what_recall_does_not(tmp_path: Path) -> None:
         ["tasks", "missing"], ["tokenizer", "missing"], ["evaluation", "missing"],
     ]  # fmt: skip
     [line] = problems(write(tmp_path, RIGHT.replace("table1: {", "figure_recall: {")))
-    assert "exhibits.figure_recall: shows evaluations of recall, and the corpus is of kind folder" in line
+    assert (
+        "exhibits.figure_recall.model: shows evaluations of recall, and the corpus of model 'tiny' is of kind folder"
+        in line
+    )
     assert load_settings([write(tmp_path, RECALL)]).evaluation.tasks == []
+
+
+def test_recall_beside_text_is_the_same_recall_and_the_same_text(tmp_path: Path) -> None:
+    """Its runs and evaluations are those of a config of recall alone, and those of the text are of a config without it."""
+    both = Identity(load_settings([write(tmp_path, recall_beside_text())]))
+    text = yaml.safe_load(recall_beside_text())
+    del text["models"]["recall"], text["grid"][1], text["exhibits"]
+    recall = yaml.safe_load(RECALL.replace("tiny", "recall"))
+    recall["training"] = text["training"] | recall["training"]
+    for config, model in ((text, "tiny"), (recall, "recall")):
+        alone = Identity(load_settings([write(tmp_path, yaml.safe_dump(config))]))
+        assert len(alone.runs) == {"tiny": 1, "recall": 2}[model]
+        for stage in ("trainings", "evaluations"):
+            of_model = {run: one.folder for run, one in getattr(both, stage).items() if run.model == model}
+            assert of_model == {run: one.folder for run, one in getattr(alone, stage).items()}
+        assert {one.folder for one in alone.baselines} <= {one.folder for one in both.baselines}

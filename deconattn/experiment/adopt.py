@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deconattn.errors import UserError
-from deconattn.experiment.identity import code_of
+from deconattn.experiment.code import code_of
 from deconattn.experiment.record import DONE, ERROR, RECORD, SPEC, mark, read_object, read_record, sealed, spec_hash
 from deconattn.experiment.results import begun, folders, stem
 from deconattn.files import write_json

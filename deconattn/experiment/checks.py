@@ -13,9 +13,10 @@ from typing import Any
 from deconattn.data.definitions import HELDOUT, problem
 from deconattn.exhibits import EXHIBITS
 from deconattn.experiment.grid import resources_of
-from deconattn.experiment.schema import BlockTraining, Settings, TrainingSettings, over
+from deconattn.experiment.schema import Settings
 from deconattn.experiment.section import Keys, Section, given
 from deconattn.experiment.sources import TASK_PACKAGES, FolderTasks, PackageTasks, RecallCorpus
+from deconattn.experiment.training_settings import BlockTraining, TrainingSettings, over
 from deconattn.layouts import LAYOUTS, standard_layers
 from deconattn.nearest import not_one_of
 
@@ -38,7 +39,7 @@ def findings(settings: Settings) -> list[tuple[Keys, str]]:
     # where the grid is wrong itself, what is not in it would be named twice
     if all(keys[0] != "grid" for keys, _ in found):
         found += _exhibits_are_run(settings)
-    return found
+    return list(dict.fromkeys(found))  # what does not fit any model is said once
 
 
 def _each(keys: Keys, values: Iterable[Any]) -> list[tuple[Keys, Any]]:
@@ -52,12 +53,13 @@ def _giver(levels: Levels, name: str) -> Keys:
 
 def _contexts_fit(settings: Settings) -> Findings:
     """Training stays within a model's positions; an evaluation goes beyond them only beside the length of training."""
-    trained = settings.tokens.context_length
     for name, model in settings.models.items():
-        end = model.max_position_embeddings
+        end, trained = model.max_position_embeddings, settings.tokens_of(name).context_length
         if trained > end:
             text = f"{trained} is longer than the side stream of model {name!r}"
-            yield ("tokens", "context_length"), f"{text}; must be at most its max_position_embeddings, {end}"
+            yield _length_of(settings, name), f"{text}; must be at most its max_position_embeddings, {end}"
+        if settings.is_recall(name):
+            continue
         for task, lengths in settings.evaluation.context_lengths.items():
             if max(lengths) > end and trained not in lengths:
                 yield (
@@ -67,17 +69,30 @@ def _contexts_fit(settings: Settings) -> Findings:
                 )
 
 
+def _length_of(settings: Settings, model: str) -> Keys:
+    """Keys of the context length that counts for a model."""
+    return (*(("models", model) if settings.models[model].tokens else ()), "tokens", "context_length")
+
+
 def _recall_fits(settings: Settings) -> Findings:
     """Sequences of recall have room for pairs and queries; an exhibit shows evaluations of the kind that there are."""
-    corpus, length = settings.corpus, settings.tokens.context_length
-    is_recall = isinstance(corpus, RecallCorpus)
-    if isinstance(corpus, RecallCorpus) and (length % 2 or length <= 2 * max(corpus.pairs)):
-        text = f"{length} is not allowed; must be even, and more than the {2 * max(corpus.pairs)} tokens of all pairs"
-        yield ("tokens", "context_length"), text
-    for name in settings.exhibits:
-        shows = "recall" if name == "figure_recall" else "tasks"
-        if name != "table_findings" and "evaluation" in EXHIBITS[name].reads and is_recall != (shows == "recall"):
-            yield ("exhibits", name), f"shows evaluations of {shows}, and the corpus is of kind {corpus.kind}"
+    for name, model in settings.models.items():
+        corpus, length = settings.corpus_of(name), settings.tokens_of(name).context_length
+        if isinstance(corpus, RecallCorpus) and (length % 2 or length <= 2 * max(corpus.pairs)):
+            text = (
+                f"{length} is not allowed; must be even, and more than the {2 * max(corpus.pairs)} tokens of all pairs"
+            )
+            yield _length_of(settings, name), text
+        if model.tokens and not model.corpus:
+            yield ("models", name, "tokens"), "is for a corpus of the model's own; must be left out, or corpus given"
+    for exhibit in settings.exhibits:
+        if exhibit == "table_findings" or "evaluation" not in EXHIBITS[exhibit].reads:
+            continue
+        shows = "recall" if exhibit == "figure_recall" else "tasks"
+        for keys, name in _models_of(settings, exhibit):
+            if name in settings.models and settings.is_recall(name) != (shows == "recall"):
+                kind = settings.corpus_of(name).kind
+                yield keys, f"shows evaluations of {shows}, and the corpus of model {name!r} is of kind {kind}"
 
 
 def _models_are_known(settings: Settings) -> Findings:
@@ -134,7 +149,7 @@ def _trainings_fit(settings: Settings) -> Findings:
             yield _giver(levels, "tokens"), "steps and tokens are both given; must be one of them"
         elif not training.steps and not training.tokens:
             yield ("training",), "neither steps nor tokens is given; must be one of them"
-        elif (steps := training.total_steps(settings.tokens.context_length)) <= training.warmup_steps:
+        elif (steps := training.total_steps(settings.tokens_of(model).context_length)) <= training.warmup_steps:
             warmup, length = training.warmup_steps, "steps" if training.steps else "tokens"
             if "warmup_steps" in training.model_fields_set:
                 text = f"{warmup} is not allowed; must be less than the number of steps, {steps}"

@@ -9,7 +9,9 @@ from typing import Any
 
 from deconattn.exhibits import EXHIBITS
 from deconattn.experiment.code import class_constant
-from deconattn.experiment.schema import GridBlock, ResourceSettings, Settings, TrainingSettings, given, over
+from deconattn.experiment.schema import GridBlock, ResourceSettings, Settings
+from deconattn.experiment.section import given
+from deconattn.experiment.training_settings import TrainingSettings, over
 from deconattn.mixers import REWEIGHTED
 
 SHORT = {"peak_learning_rate": "lr", "sequences_per_step": "batch", "warmup_steps": "warmup", "weight_decay": "wd"}
@@ -54,7 +56,7 @@ def _trainings(settings: Settings, block: GridBlock, model: str, variant: str) -
     axes = {name: values for name, values in axes.items() if values}
     base, found = settings.trainings[model], []
     for values in product(*axes.values()):
-        training = settings.resolved(base.model_dump(), dict(zip(axes, values, strict=True))) if axes else base
+        training = settings.resolved(model, base.model_dump(), dict(zip(axes, values, strict=True))) if axes else base
         changed = [(name, value) for name, value in training if value != getattr(base, name)]
         found.append(tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in changed))
     return found
@@ -72,7 +74,7 @@ def model_fields(settings: Settings, run: Run) -> dict[str, Any]:
     The vocabulary is the tokenizer's and not known here.
     """
     model = settings.models[run.model]
-    fields = model.model_dump(exclude={"training"})
+    fields = model.model_dump(exclude={"training", "corpus", "tokens"})
     fields["num_key_value_heads"] = model.num_key_value_heads or model.num_attention_heads
     fields["attention_bias"] = not model.qk_norm if model.attention_bias is None else model.attention_bias
     own = settings.layouts.get(run.layout)
@@ -96,7 +98,7 @@ def contexts_of(settings: Settings, run: Run) -> dict[str, list[int]]:
     """Task → lengths at which a run is evaluated, by default that of training; a side stream has no map beyond its end."""
     has_end = class_constant(f"deconattn.mixers.{run.variant}", "side_stream") is not None
     end = settings.models[run.model].max_position_embeddings if has_end else math.inf
-    given, trained = settings.evaluation.context_lengths, settings.tokens.context_length
+    given, trained = settings.evaluation.context_lengths, settings.tokens_of(run.model).context_length
     return {task: [n for n in given.get(task, [trained]) if n <= end] for task in settings.evaluation.tasks}
 
 

@@ -11,27 +11,23 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from deconattn.data.definitions import HELDOUT
 from deconattn.exhibits import EXHIBITS
 from deconattn.experiment import grid
-from deconattn.experiment.code import PACKAGE, class_constant, code_of, modules, roots_of
+from deconattn.experiment.code import PACKAGE, modules, roots_of
+from deconattn.experiment.data_identity import RESULTS, DataIdentity, folders_of, reads_text
 from deconattn.experiment.grid import Run
 from deconattn.experiment.load import Settings
-from deconattn.experiment.record import Artefact, is_done, last_attempt, short_hash, spec_hash
-from deconattn.experiment.sources import FileSums, RecallCorpus, definitions_of, label_of, source_of_task
+from deconattn.experiment.record import Artefact, is_done, last_attempt, short_hash
+from deconattn.experiment.sources import definitions_of
 from deconattn.files import sha256_file
 
-MIRROR, RESULTS = Path("resources/mirror"), Path("results")
-MIRROR_FORMAT = 2  # raised when a fix changes what mirroring writes: a mirror is named by it, not by its code
-SIDE_TEXT_BYTES = 2**20  # text to mirror for a fixed sequence of some thousand tokens
 
-
-class Identity:
+class Identity(DataIdentity):
     """Everything that a configuration names; with `partial`, tables of what is finished now, each gap with its reason."""
 
     def __init__(self, settings: Settings, partial: bool = False) -> None:
-        self.settings, self.partial = settings, partial
-        self.sums, self.runs = FileSums(), grid.runs(settings)
+        super().__init__(settings)
+        self.partial = partial
 
     @property
     def report(self) -> Path:
@@ -46,11 +42,11 @@ class Identity:
             *(self._archive(one.spec["source"]) for one in mirrors if one.needs),
             *mirrors,
             *filter(None, [self.tokenizer]),
-            self.tokens,
+            *self.token_tables.values(),
             *self.side_texts.values(),
             *self.trainings.values(),
             *self.evaluations.values(),
-            self.baselines,
+            *self.baselines,
             *self.analyses.values(),
             *self.costs.values(),
             *self.tables.values(),
@@ -59,91 +55,7 @@ class Identity:
         ]
         return {str(one.folder): one for one in everything}
 
-    def _make(
-        self, stage: str, stem: Path, facts: dict[str, Any], model: str | None = None, parts: int = 0, **sources: Any
-    ) -> Artefact:
-        spec: dict[str, Any] = {"stage": stage, **facts}
-        if found := {name: _folders(source) for name, source in sources.items() if source is not None}:
-            spec["made_from"] = found
-        if stage != "mirror":
-            spec["code"] = code_of(spec)
-        digest = spec_hash(spec)
-        folder = stem.with_name(f"{stem.name}-{digest}")
-        if stage == "pretrain":
-            spec |= {"run": folder.name, "hash": digest}
-        return Artefact(stage, folder, spec, model, parts)
-
-    # ---- data -------------------------------------------------------------------------------------------------------
-    def _archive(self, source: dict[str, Any]) -> Artefact:
-        """An archive of the package index, named by package and version alone."""
-        spec = {"stage": "archive", "package": source["package"], "version": source["version"]}
-        return Artefact("archive", MIRROR / "packages" / f"{source['package']}-{source['version']}", spec)
-
-    def _mirror(self, what: str, source: dict[str, Any], parts: int = 0, task: str = "") -> Artefact:
-        facts = {"what": what, "source": source, "format": MIRROR_FORMAT, **({"task": task} if task else {})}
-        facts |= definitions_of([task], self.settings.evaluation.definitions)
-        if held := self.sums.held(source, what, task):
-            facts["held"] = held
-        sources: dict[str, Any] = {"archive": self._archive(source)} if source["kind"] == "package" else {}
-        return self._make("mirror", MIRROR / f"{task or what}-{label_of(source)}", facts, parts=parts, **sources)
-
-    @cached_property
-    def corpus(self) -> Artefact | None:
-        """Mirror of the training text; None for sequences of recall."""
-        if isinstance(corpus := self.settings.corpus, RecallCorpus):
-            return None
-        return self._mirror("corpus", corpus.model_dump(mode="json"), corpus.parts)
-
-    @cached_property
-    def side_source(self) -> Artefact | None:
-        """Mirror of fixedseqqk's text; None: the corpus' first documents."""
-        if (text := self.settings.side_text) is None:
-            return None
-        return self._mirror("sidetext", {**text.model_dump(mode="json"), "max_bytes": SIDE_TEXT_BYTES})
-
-    @cached_property
-    def tasks(self) -> dict[str, Artefact]:
-        """Mirror of each evaluation set; `heldout` is the token table's own."""
-        source, evaluation = self.settings.tasks, self.settings.evaluation
-        return {
-            task: self._mirror("task", source_of_task(source, task, evaluation.definitions), task=task)
-            for task in evaluation.tasks
-            if source and task != HELDOUT
-        }
-
-    @cached_property
-    def tokenizer(self) -> Artefact | None:
-        """A pretrained tokenizer, or one trained on the corpus; None for sequences of recall."""
-        if self.settings.tokenizer is None:
-            return None
-        source = self.settings.tokenizer.model_dump(mode="json")
-        if source["kind"] != "train":
-            return self._mirror("tokenizer", source)
-        facts = {"vocab_size": source["vocab_size"], "heldout_fraction": self.settings.tokens.heldout_fraction}
-        return self._make("tokenizer", RESULTS / "tokenizers" / f"bpe{source['vocab_size']}", facts, corpus=self.corpus)
-
-    @cached_property
-    def tokens(self) -> Artefact:
-        """The token table."""
-        corpus, facts = self.settings.corpus, self.settings.tokens.model_dump(mode="json")
-        stem = RESULTS / "tokens" / f"{label_of(corpus.model_dump(mode='json'))}-{facts['context_length']}"
-        if isinstance(corpus, RecallCorpus):
-            return self._make("tokenize", stem, {**facts, "recall": corpus.model_dump(mode="json")})
-        facts["parts"] = corpus.parts
-        return self._make("tokenize", stem, facts, parts=corpus.parts, corpus=self.corpus, tokenizer=self.tokenizer)
-
-    @cached_property
-    def side_texts(self) -> dict[int, Artefact]:
-        """Number of tokens → the fixed text of fixedseqqk, for each length that the grid's models need."""
-        models = {run.model for run in self.runs if _reads_text(run)}
-        label = label_of((self.settings.side_text or self.settings.corpus).model_dump(mode="json"))
-        sources: dict[str, Any] = {"text": self.side_source or self.tokens, "tokenizer": self.tokenizer}
-        return {
-            length: self._make("side_text", RESULTS / "sidetexts" / f"{length}-{label}", {"length": length}, **sources)
-            for length in sorted({self.settings.models[model].max_position_embeddings for model in models})
-        }
-
-    # ---- runs -------------------------------------------------------------------------------------------------------
+    # ---- runs ---------------------------------------------------------------------------------------------------------
     @cached_property
     def trainings(self) -> dict[Run, Artefact]:
         """The training of each run of the grid."""
@@ -153,18 +65,20 @@ class Identity:
                 "model": {"name": run.model, **grid.model_fields(self.settings, run)},
                 "seed": run.seed,
                 "training": grid.training_of(self.settings, run).model_dump(mode="json"),
-                "tokens": {"id": self.tokens.folder.name},
+                "tokens": {"id": self.token_tables[run.model].folder.name},
             }
-            sources: dict[str, Any] = {"tokens": self.tokens, "tokenizer": self.tokenizer}
-            if _reads_text(run):
-                sources["side_text"] = self.side_texts[facts["model"]["max_position_embeddings"]]
+            sources: dict[str, Any] = {
+                "tokens": self.token_tables[run.model],
+                "tokenizer": self._tokenizer_of(run.model),
+            }
+            if reads_text(run):
+                sources["side_text"] = self.side_texts[run.model]
             found[run] = self._make("pretrain", RESULTS / "runs" / run.name, facts, run.model, **sources)
         return found
 
-    @cached_property
-    def _items(self) -> dict[str, Any]:
+    def _items(self, tokens: Artefact) -> dict[str, Any]:
         """Where the items of the tasks are, and their tokenizer."""
-        tasks = {task: self.tasks.get(task, self.tokens) for task in self.settings.evaluation.tasks}
+        tasks = {task: self.tasks.get(task, tokens) for task in self.settings.evaluation.tasks}
         return {"tokenizer": self.tokenizer, "tasks": tasks}
 
     @cached_property
@@ -172,12 +86,15 @@ class Identity:
         return {task: self.settings.evaluation.limit_of(task) for task in self.settings.evaluation.tasks}
 
     @cached_property
-    def baselines(self) -> Artefact:
+    def baselines(self) -> list[Artefact]:
         """Values of random guessing and of the majority class; those of recall are in its token table."""
-        if isinstance(self.settings.corpus, RecallCorpus):
-            return self.tokens
         facts = {"limits": self._limits, **definitions_of(self._limits, self.settings.evaluation.definitions)}
-        return self._make("baselines", RESULTS / "baselines" / "items", facts, **self._items)
+        found = {
+            tokens if self.settings.is_recall(model)
+            else self._make("baselines", RESULTS / "baselines" / "items", facts, **self._items(tokens)): None
+            for model, tokens in self.token_tables.items()
+        }  # fmt: skip
+        return list(found)
 
     def _of_run(self, stage: str, name: str, run: Run, facts: dict[str, Any], **sources: Any) -> Artefact:
         training = self.trainings[run]
@@ -191,9 +108,10 @@ class Identity:
         general: dict[str, Any] = {"tasks": list(evaluation.tasks), "limits": self._limits}
         general |= {"precision": evaluation.precision, **definitions_of(evaluation.tasks, evaluation.definitions)}
         for run in self.runs:
-            facts, sources = {**general, "context_lengths": grid.contexts_of(self.settings, run)}, self._items
-            if isinstance(self.settings.corpus, RecallCorpus):
-                facts, sources = {"recall": True}, {"tokens": self.tokens}
+            tokens = self.token_tables[run.model]
+            facts, sources = {**general, "context_lengths": grid.contexts_of(self.settings, run)}, self._items(tokens)
+            if self.settings.is_recall(run.model):
+                facts, sources = {"recall": True}, {"tokens": tokens}
             facts["modes"] = grid.modes_of(self.settings, run)
             found[run] = self._of_run("evaluate", "evaluation", run, facts, **sources)
         return found
@@ -203,9 +121,11 @@ class Identity:
         """The analysis of each run that an exhibit about attention shows."""
         exhibits = [name for name in self.settings.exhibits if EXHIBITS[name].analysed]
         wanted = {run for name in exhibits for run in grid.runs_of_exhibit(self.settings, name)}
-        facts = {"context_length": self.settings.tokens.context_length}
-        runs = [run for run in self.runs if run in wanted]
-        return {run: self._of_run("analyse", "analysis", run, facts, tokens=self.tokens) for run in runs}
+        found = {}
+        for run in (run for run in self.runs if run in wanted):
+            facts = {"context_length": self.settings.tokens_of(run.model).context_length}
+            found[run] = self._of_run("analyse", "analysis", run, facts, tokens=self.token_tables[run.model])
+        return found
 
     @cached_property
     def costs(self) -> dict[str, Artefact]:
@@ -226,8 +146,8 @@ class Identity:
     @cached_property
     def tables(self) -> dict[str, Artefact]:
         """Tables of the runs ("results"); where exhibits show them, with "attention" or "run_costs"; of measured "costs"."""
-        facts: dict[str, Any] = {"runs": self._by_run(self.evaluations), "baselines": str(self.baselines.folder)}
-        wanted = [*self.trainings.values(), *self.evaluations.values(), self.baselines]
+        facts: dict[str, Any] = {"runs": self._by_run(self.evaluations), "baselines": folders_of(self.baselines)}
+        wanted = [*self.trainings.values(), *self.evaluations.values(), *self.baselines]
         found = {"results": self._table("results", wanted, facts)}
         kinds = set(map(_tables_of, self.settings.exhibits))
         if "attention" in kinds:
@@ -235,7 +155,8 @@ class Identity:
             found["attention"] = self._table("attention", [*self.analyses.values()], facts, results=found["results"])
         if "run_costs" in kinds:
             variants = sorted({"standard", *(run.variant for run in self.runs)})
-            facts = {"variants": variants, "context_length": self.settings.tokens.context_length}
+            lengths = {model: self.settings.tokens_of(model).context_length for model in self.token_tables}
+            facts = {"variants": variants, "context_lengths": lengths}
             found["run_costs"] = self._table("run_costs", [*self.trainings.values()], facts, results=found["results"])
         if "costs" in kinds:
             found["costs"] = self._table("costs", [*self.costs.values()], {})
@@ -277,15 +198,6 @@ class Identity:
         return self._make("page", RESULTS / "exhibits/page", facts, exhibits=self.exhibits, tables=tables)
 
 
-def _folders(source: Any) -> Any:
-    """The folder of an artefact, or of each in a list or by name."""
-    if isinstance(source, Artefact):
-        return str(source.folder)
-    if isinstance(source, dict):
-        return {name: _folders(one) for name, one in source.items()}
-    return [_folders(one) for one in source]
-
-
 @cache
 def _templates() -> str:
     return short_hash({path.name: sha256_file(path) for path in sorted((PACKAGE / "report/templates").iterdir())})
@@ -294,7 +206,3 @@ def _templates() -> str:
 def _tables_of(exhibit: str) -> str:
     about = EXHIBITS[exhibit]
     return "costs" if about.costed else "attention" if about.analysed else "run_costs" if about.priced else "results"
-
-
-def _reads_text(run: Run) -> bool:
-    return class_constant(f"deconattn.mixers.{run.variant}", "side_stream") == "text"

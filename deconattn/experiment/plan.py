@@ -87,7 +87,7 @@ def make_plan(
     largest = max((price.gpus for price in priced), default=1)
     counts = [gpus] if gpus else [largest * factor for factor in (1, 2, 4, 8)]
     notes = [bf16.SLOW] if slow_in_bf16(ident, trainings) else []
-    if trainings and vocabulary(ident) is None:
+    if trainings and any(vocabulary(ident, model) is None for model in ident.token_tables):
         notes.append(f"vocabulary of {ASSUMED_VOCABULARY:,} assumed: the tokenizer is not mirrored yet")
     again = retrained(ident)
     return {
@@ -134,10 +134,12 @@ def _disk(ident: Identity, to_fill: set[str], trainings: list[Price]) -> dict[st
     def runs(checkpoints: Callable[[str], int]) -> int:
         return sum(one.parameters * (WEIGHT_BYTES + CHECKPOINT_BYTES * checkpoints(one.model)) for one in trainings)
 
-    text, budget = getattr(ident.settings.corpus, "max_bytes", None), ident.settings.tokens.budget
+    text = getattr(ident.settings.corpus, "max_bytes", None)
+    tables = {str(one.folder): one.spec["budget"] for one in ident.token_tables.values()}
+    budgets = [budget for folder, budget in tables.items() if folder in to_fill]
     needed = {
         "mirror": text if ident.corpus and str(ident.corpus.folder) in to_fill else 0,
-        "tokens": (2 * budget if budget else None) if str(ident.tokens.folder) in to_fill else 0,
+        "tokens": None if None in budgets else 2 * sum(budgets),
         "runs_while_training": runs(lambda _: CHECKPOINTS_AT_MOST),
     }
     kept = runs(lambda model: grid.resources_of(ident.settings, model).keep_checkpoints)

@@ -17,8 +17,9 @@ from typing import Any
 
 from deconattn.experiment import grid
 from deconattn.experiment.code import code_digest, roots
-from deconattn.experiment.identity import RESULTS, Artefact, Identity
-from deconattn.experiment.record import amount, read_object, read_record, short_hash
+from deconattn.experiment.data_identity import RESULTS
+from deconattn.experiment.identity import Identity
+from deconattn.experiment.record import Artefact, amount, read_object, read_record, short_hash
 from deconattn.experiment.results import Finished
 from deconattn.experiment.sources import RecallCorpus, TrainedTokenizer
 from deconattn.files import write_json
@@ -76,7 +77,8 @@ def prices(
             rate = peak * share * (1 if resources.gpus else resources.threads), f"{used} at {share:.0%} MFU"
         done = [path.name.removeprefix("step-") for path in one.folder.glob("checkpoints/step-*")]
         steps = training["steps"] - max((int(name) for name in done if name.isdigit()), default=0)
-        tokens = steps * training["sequences_per_step"] * formulas.length
+        length = ident.settings.tokens_of(model["name"]).context_length
+        tokens = steps * training["sequences_per_step"] * length
         hours, total = flops * steps / rate[0] / 3600, flops * steps
         found.append(
             Price(
@@ -136,33 +138,36 @@ class _Formulas:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self.file = cache / "deconattn" / "costs.json"
         self.known: dict[str, list[int]] = read_object(self.file) or {}
-        self.length, self.vocabulary = ident.settings.tokens.context_length, vocabulary(ident) or ASSUMED_VOCABULARY
+        self.lengths = {model: ident.settings.tokens_of(model).context_length for model in ident.token_tables}
+        self.vocabularies = {model: vocabulary(ident, model) or ASSUMED_VOCABULARY for model in ident.token_tables}
 
     def of(self, spec: dict[str, Any]) -> list[int]:
         """[parameters, FLOPs of forward and backward of one update]."""
         model, sequences = spec["model"], spec["training"]["sequences_per_step"]
-        multiple = model.get("pad_vocabulary_to", 1)
-        size = -(-self.vocabulary // multiple) * multiple
+        multiple, length = model.get("pad_vocabulary_to", 1), self.lengths[model["name"]]
+        size = -(-self.vocabularies[model["name"]] // multiple) * multiple
         code = code_digest(*roots("costs", model["variant"], "standard"))
-        key = short_hash([code, model, size, self.length, sequences])
+        key = short_hash([code, model, size, length, sequences])
         if key not in self.known:
             from deconattn.config import ModelConfig
             from deconattn.costs import training_flops
             from deconattn.decoder import parameter_count
 
             config = ModelConfig.from_dict({**model, "vocab_size": size})
-            self.known[key] = [parameter_count(config), training_flops(config, sequences, self.length)]
+            self.known[key] = [parameter_count(config), training_flops(config, sequences, length)]
             with contextlib.suppress(OSError):  # the next plan takes longer, no more
                 write_json(self.file, self.known)
         return self.known[key]
 
 
-def vocabulary(ident: Identity) -> int | None:
-    """Entries of the tokenizer; None before it is mirrored."""
-    corpus, tokenizer = ident.settings.corpus, ident.settings.tokenizer
+def vocabulary(ident: Identity, model: str) -> int | None:
+    """Entries of a model's tokenizer; None before it is mirrored."""
+    corpus, tokenizer = ident.settings.corpus_of(model), ident.settings.tokenizer
     if isinstance(corpus, RecallCorpus):
         return corpus.vocabulary
     if isinstance(tokenizer, TrainedTokenizer):
         return tokenizer.vocab_size
-    manifests = [read_object(one.folder / "manifest.json") for one in (ident.tokens, ident.tokenizer) if one]
+    manifests = [
+        read_object(one.folder / "manifest.json") for one in (ident.token_tables[model], ident.tokenizer) if one
+    ]
     return next((int(manifest["vocab_size"]) for manifest in manifests if manifest), None)

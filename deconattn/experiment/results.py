@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deconattn.experiment.identity import RESULTS
+from deconattn.experiment.data_identity import RESULTS
 from deconattn.experiment.record import amount, read_record
 
 PLACES = {

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, create_model
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from pydantic_core import PydanticKnownError
 
 from deconattn.exhibits import MODES
 from deconattn.experiment.exhibit_options import Exhibits
 from deconattn.experiment.section import (
-    Betas,
     Count,
     EachOnce,
     Fraction,
@@ -27,6 +26,7 @@ from deconattn.experiment.section import (
     given,
 )
 from deconattn.experiment.sources import Corpus, RecallCorpus, Source, TaskName, Tasks, TaskText, Tokenizer
+from deconattn.experiment.training_settings import BlockTraining, TrainingSettings, over
 from deconattn.layouts import LAYOUTS
 
 # Literal[*names] reads the tuple at run time, which type checkers do not follow
@@ -57,31 +57,6 @@ class TokensSettings(Section):
     context_length: Positive = Field(description="Length of a training sequence, in tokens.")
     budget: Positive | None = Field(None, description="Tokens at which to cut the corpus; null: all of it.")
     heldout_fraction: Fraction = Field(0.05, description="Share of documents kept out of training.")
-
-
-class TrainingSettings(Section):
-    """The optimisation, with the paper's values (method.md) as defaults. Exactly one of `steps` and `tokens` is given."""
-
-    steps: Positive | None = Field(None, description="Number of updates.")
-    tokens: Positive | None = Field(None, description="Length in tokens, instead of `steps`; rounded to whole updates.")
-    sequences_per_step: Positive = Field(256, description="Sequences in an update, over all processes.")
-    peak_learning_rate: PositiveReal = Field(4e-4, description="Learning rate after warm-up; then a cosine to zero.")
-    warmup_steps: Count = Field(2000, description="Updates of linear warm-up.")
-    betas: Betas = Field([0.9, 0.9999], min_length=2, max_length=2, description="AdamW's two betas.")
-    eps: PositiveReal = Field(1e-8, description="AdamW's epsilon.")
-    weight_decay: NonNegativeReal = Field(0.1, description="AdamW's weight decay.")
-    gradient_clip: PositiveReal = Field(1.0, description="Largest norm of the whole gradient.")
-    precision: Literal["bf16", "float32"] = Field("bf16", description="Arithmetic: bf16 is mixed precision (autocast).")
-    heldout_every: Positive = Field(1000, description="Updates between two held-out losses.")
-    heldout_documents: Positive | None = Field(None, description="Held-out documents read for that loss; null: all.")
-    on_divergence: Literal["stop", "record"] = Field("stop", description="A loss not finite: fail or record it.")
-
-    def total_steps(self, context_length: int) -> int:
-        """Number of updates: `steps`, or the nearest to `tokens` (method.md, Training: 15e9 → 28,610, 45e9 → 85,831)."""
-        if self.steps is not None:
-            return self.steps
-        tokens, per_step = self.tokens or 0, self.sequences_per_step * context_length
-        return max(1, (2 * tokens + per_step) // (2 * per_step))
 
 
 def _heads_fit(heads: int, info: ValidationInfo) -> int:
@@ -118,30 +93,8 @@ class ModelSettings(Section):
     attention_bias: bool | None = Field(None, description="Bias on queries, keys, values; null: if not `qk_norm`.")
     pad_vocabulary_to: Positive = Field(128, description="Rows of the vocabulary matrix: a multiple of this.")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="Changes to the general training.")
-
-
-def _axis(name: str) -> Any:
-    """A training setting in a grid block: one value, or a list of values that are an axis of the grid."""
-    info = TrainingSettings.model_fields[name]
-    inner = list if get_origin(info.annotation) is list else ()
-
-    def as_list(value: Any) -> Any:
-        several = isinstance(value, list) and (not inner or any(isinstance(item, inner) for item in value))
-        return value if several else [value]
-
-    one: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
-    many: Any = Annotated[
-        list[one], Field(min_length=1), BeforeValidator(as_list, json_schema_input_type=one | list[one])
-    ]
-    return many, Field([], description=info.description)
-
-
-BlockTraining: type[Section] = create_model(
-    "BlockTraining",
-    __base__=Section,
-    __doc__="Training settings of a block's runs, over those of their models; a list of values is an axis of the grid.",
-    **{name: _axis(name) for name in TrainingSettings.model_fields},
-)
+    corpus: RecallCorpus | None = Field(None, description="Sequences of recall to train on; null: the general corpus.")
+    tokens: TokensSettings | None = Field(None, description="Rows of that corpus; null: the general `tokens`.")
 
 
 class Override(Section):
@@ -274,26 +227,27 @@ class Settings(Section):
     @cached_property
     def trainings(self) -> dict[str, TrainingSettings]:
         """Training of each model: its own settings over the general ones, `steps` resolved (see `resolved`)."""
-        return {name: self.resolved(given(self.training), given(model.training)) for name, model in self.models.items()}
+        general = given(self.training)
+        return {name: self.resolved(name, general, given(model.training)) for name, model in self.models.items()}
 
-    def resolved(self, *levels: dict[str, Any]) -> TrainingSettings:
-        """Training settings level over level, with `steps` resolved and `tokens` None.
+    def corpus_of(self, model: str) -> Corpus:
+        """What a model is trained on."""
+        return self.models[model].corpus or self.corpus
+
+    def tokens_of(self, model: str) -> TokensSettings:
+        """How that becomes rows of tokens."""
+        return self.models[model].tokens or self.tokens
+
+    def is_recall(self, model: str) -> bool:
+        """Whether a model is trained on sequences of recall: no tokenizer, no evaluation sets."""
+        return isinstance(self.corpus_of(model), RecallCorpus)
+
+    def resolved(self, model: str, *levels: dict[str, Any]) -> TrainingSettings:
+        """A model's training settings level over level, with `steps` resolved and `tokens` None.
 
         The length is resolved so that the same training, given in steps or in tokens, is the same run.
         """
         merged = over(*levels)
         training = TrainingSettings.model_validate(merged)
-        steps = training.total_steps(self.tokens.context_length)
+        steps = training.total_steps(self.tokens_of(model).context_length)
         return training.model_copy(update={"steps": steps, "tokens": None})
-
-
-def over(*levels: dict[str, Any]) -> dict[str, Any]:
-    """Training settings level over level; a level that gives a length, in steps or in tokens, replaces that before it."""
-    merged: dict[str, Any] = {}
-    for level in levels:
-        lengths = {name: level.get(name) for name in ("steps", "tokens")}
-        if any(value not in (None, [None]) for value in lengths.values()):
-            merged |= {**level, **lengths}
-        else:
-            merged |= {name: value for name, value in level.items() if name not in lengths}
-    return merged

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deconattn.experiment.identity import MIRROR
+from deconattn.experiment.data_identity import MIRROR
 from deconattn.experiment.record import DONE, RECORD, SPEC, hashed, read_object, sealed, spec_hash
 from deconattn.experiment.results import folders
 from deconattn.files import sha256_file

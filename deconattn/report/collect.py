@@ -36,7 +36,7 @@ Row = dict[str, Any]
 def collect(
     runs: Mapping[Path, Path],
     out: Path,
-    baselines: Path | None = None,
+    baselines: Sequence[Path] = (),
     reasons: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Write `<out>/{runs,evaluation,samples,training,gaps}.parquet` from the runs of one configuration.
@@ -44,7 +44,7 @@ def collect(
     Args:
         runs: folder of a run → folder of its evaluation, whether they exist yet or not.
         out: a folder of tables.
-        baselines: Parquet of random-guess and majority values, which is copied to `<out>/baselines.parquet`.
+        baselines: Parquet of random-guess and majority values, which go into `<out>/baselines.parquet`.
         reasons: folder of a run or an evaluation → why nothing is to be read from it.
 
     Returns: the gaps, one line each. Raises: `UserError` for a file that is broken.
@@ -68,9 +68,9 @@ def collect(
             samples.append(schema.read_table(evaluated / "samples.parquet", schema.SAMPLES).assign(run=folder.name))
         elif run["status"] == "finished":
             gaps.append(_gap(run, "evaluate", _undone("evaluated", reasons.get(str(evaluated)))))
-    if baselines is not None and baselines.is_file():
-        _write([schema.read_table(baselines, schema.BASELINES)], schema.BASELINES, out, "baselines")
-    else:
+    if guesses := [schema.read_table(path, schema.BASELINES) for path in baselines if path.is_file()]:
+        _write(guesses, schema.BASELINES, out, "baselines")
+    if not baselines or len(guesses) < len(baselines):
         gaps.append({"stage": "baselines", "reason": "random-guess and majority values were not computed"})
     _write([pd.DataFrame(rows)], schema.RUNS, out, "runs")
     _write(evaluations, schema.EVALUATION, out, "evaluation")

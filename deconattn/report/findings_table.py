@@ -99,6 +99,7 @@ def table_findings(results: Results, options: dict[str, Any]) -> FindingsTable:
     models = options["models"]
     results.check_models(models)
     found = [finding for model in models for finding in findings(results, model, load_claims())]
+    found.sort(key=lambda finding: finding.rank)
     shown = {(c.variant, c.layout) for f in found for each in f.compared for c in each.pair}
     runs = results.runs[results.runs["run"].isin(results.shown(models, THREE))]
     runs = runs[[pair in shown for pair in zip(runs["variant"], runs["layout"], strict=True)]]
@@ -132,11 +133,11 @@ def _notes(results: Results, models: list[str], found: list[Finding]) -> list[st
     """What is compared, by what bounds, and what was trained otherwise."""
     sizes = {FAMILIES[each.claim.family]: each.comparisons for each in found if each.comparisons}
     texts = dict.fromkeys(f"{each.text.label}" for each in found if each.text)
-    recall = any(each.claim.metric == "recall" for each in found)
+    recall = [each.claim.metric == "recall" for each in found]
     notes = [
         "Recall is the share of right answers, the mean over numbers of pairs, in points (negative: the left side is right "
-        "less often); items are held-out sequences."
-        if recall
+        "less often); items are held-out sequences." if any(recall) else "",
+        "" if all(recall)
         else f"Perplexities are compared as log-perplexity of {' or '.join(texts) or 'no text'}, in nats a word (positive: "
         "the left side predicts worse); accuracies as the mean over the NLU tasks, in points.",
         *(["WikiText was not evaluated here: claims on it are evaluated on the held-out text."]
@@ -147,7 +148,7 @@ def _notes(results: Results, models: list[str], found: list[Finding]) -> list[st
         f"Bounds hold together: over all of a family a false verdict has a probability of {ERROR:.0%} at most (each of m "
         f"comparisons {ERROR:.0%} / m, one-sided). m is {', '.join(f'{m} ({name})' for name, m in sizes.items())}.",
         _one_seed(results, models),
-        "" if recall else "The paper's values are points: none of its perplexities has an error.",
+        "" if all(recall) else "The paper's values are points: none of its perplexities has an error.",
         *(limits_note(results, model) for model in models),
         *dict.fromkeys(f"{each.model}: {note}." for each in found for one in each.compared for note in one.settings),
     ]  # fmt: skip
@@ -155,14 +156,19 @@ def _notes(results: Results, models: list[str], found: list[Finding]) -> list[st
 
 
 def _one_seed(results: Results, models: list[str]) -> str:
-    """The rule for one seed, where a model has but one."""
-    if all(results.seeds(model) > 1 for model in models):
+    """The rule for one seed, where anything was trained but once."""
+    own = results.runs[results.runs["model"].isin(models)]
+    if own.groupby(["model", "variant", "layout"])["seed"].nunique().min() > 1:
         return ""
-    largest = [f"{value:.3f} nats" for model in models[:1]
-               if (value := Scored(results, model).deviation("log_perplexity", {"full"})) is not None]  # fmt: skip
+    known = []
+    for model in models:
+        scored = Scored(results, model)
+        metric, scale, unit = ("recall", 100, "points") if scored.recall else ("log_perplexity", 1, "nats")
+        value = scored.deviation(metric, {"full"})
+        known.append(f"{model}: {'none' if value is None else f'{scale * value:.3f} {unit}'}")
     return (
         f"With one seed nothing is told of a variant, unless the difference is beyond {FAR} times the largest deviation "
-        f"between seeds of any model here with {ENOUGH} or more ({' '.join(largest) or 'this grid has none'})."
+        f"between seeds of any model here with {ENOUGH} or more ({'; '.join(known)})."
     )
 
 

@@ -9,8 +9,9 @@ from deconattn import mixers
 from deconattn.errors import UserError
 from deconattn.experiment.load import schema_errors
 from deconattn.experiment.record import RECORD, SPEC, read_record
-from deconattn.experiment.schema import ModelSettings, TrainingSettings
+from deconattn.experiment.schema import ModelSettings
 from deconattn.experiment.section import Section
+from deconattn.experiment.training_settings import TrainingSettings
 from deconattn.experiment.yaml_lines import dotted
 from deconattn.files import TOKENIZER_FILES, read_json
 from deconattn.layouts import standard_layers

@@ -14,7 +14,8 @@ from deconattn.analysis import measure as stage
 from deconattn.analysis.mixer_memory import peak_bytes
 from deconattn.analysis.schema import COSTS, DIFFERENCES
 from deconattn.cli import main
-from deconattn.experiment.identity import Identity, code_of
+from deconattn.experiment.code import code_of
+from deconattn.experiment.identity import Identity
 from deconattn.experiment.load import load_settings
 from deconattn.experiment.record import spec_hash, write_spec
 from tests.configs import problems, with_change, write

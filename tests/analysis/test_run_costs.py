@@ -30,7 +30,7 @@ def costs_of(folder: Path, variant: str, layout: str) -> tuple[ModelConfig, pd.S
     model = {"name": "tiny", "variant": variant, "layout": layout}
     training = {"steps": STEPS, "sequences_per_step": BATCH}
     (run / "spec.json").write_text(json.dumps({"run": "another", "model": model, "seed": 3, "training": training}))
-    write_run_costs([run], LENGTH, folder / "run_costs.parquet")
+    write_run_costs([run], {model["name"]: LENGTH, "another": 7}, folder / "run_costs.parquet")
     return config, pd.read_parquet(folder / "run_costs.parquet").iloc[0]
 
 

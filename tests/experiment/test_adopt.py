@@ -11,9 +11,18 @@ import pytest
 from deconattn.errors import UserError
 from deconattn.experiment import adopt as adopting
 from deconattn.experiment.adopt import Move, adopt, plan_moves
-from deconattn.experiment.identity import Artefact, Identity
+from deconattn.experiment.identity import Identity
 from deconattn.experiment.load import load_settings
-from deconattn.experiment.record import is_done, mark, read_record, read_spec, spec_hash, write_record, write_spec
+from deconattn.experiment.record import (
+    Artefact,
+    is_done,
+    mark,
+    read_record,
+    read_spec,
+    spec_hash,
+    write_record,
+    write_spec,
+)
 from deconattn.experiment.verify import verify
 from tests.project import ROOT
 
@@ -73,14 +82,14 @@ def test_a_run_takes_its_evaluation_along(old_run: tuple[Path, Artefact, Artefac
 
 
 def test_a_token_table_takes_along_what_is_made_from_it_with_the_code_that_each_has(ident: Identity) -> None:
-    tokens = finish(*of_old_code(ident.tokens))
+    tokens = finish(*of_old_code(ident.token_tables["tiny"]))
     run = next(iter(ident.trainings.values()))
     made_from = {**run.spec["made_from"], "tokens": str(tokens)}
     changed = {**run.spec, "tokens": {"id": tokens.name}, "made_from": made_from}
     trained = finish(run.folder.with_name(f"{run.folder.name.rpartition('-')[0]}-{spec_hash(changed)}"), changed)
-    adopt(plan(tokens, ident.tokens.folder), "")
+    adopt(plan(tokens, ident.token_tables["tiny"].folder), "")
     assert is_done(run.folder) and not trained.exists()
-    assert read_spec(run.folder)["tokens"]["id"] == ident.tokens.folder.name
+    assert read_spec(run.folder)["tokens"]["id"] == ident.token_tables["tiny"].folder.name
 
 
 def test_a_begun_run_goes_on_under_the_key_of_its_checkpoints(ident: Identity) -> None:

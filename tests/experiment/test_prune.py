@@ -38,7 +38,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def begin(*configs: Path, overrides: dict | None = None, finished: bool = True) -> Identity:
     """The folders that a launch of a config asks for, old, with their specs; its identity."""
     ident = Identity(load_settings(configs or [CONFIG], overrides))
-    runs_data_and_exhibits = [ident.tokenizer, ident.tokens, *ident.side_texts.values(), *ident.trainings.values()]
+    runs_data_and_exhibits = [
+        ident.tokenizer,
+        ident.token_tables["tiny"],
+        *ident.side_texts.values(),
+        *ident.trainings.values(),
+    ]
     for one in [*runs_data_and_exhibits, ident.tables["results"], *ident.exhibits.values()]:
         write_spec(one.folder, one.spec)
         if finished:
@@ -100,10 +105,12 @@ def test_what_nothing_uses_is_listed_and_only_deleted_when_told_to(prune: Callab
     assert runs() == [young.name] and f"kept {young}: written to" in said and "(--older-than 1)" in said
     age(young)
     assert prune(CONFIG, "--delete")[0] == 0
-    assert runs() == [] and ident.tokens.folder.is_dir() and ident.tokenizer.folder.is_dir(), "the config names them"
+    assert runs() == [] and ident.token_tables["tiny"].folder.is_dir() and ident.tokenizer.folder.is_dir(), (
+        "the config names them"
+    )
     edit(*CONTEXT)
     assert prune(CONFIG, "--delete")[0] == 0
-    assert not ident.tokens.folder.exists() and ident.tokenizer.folder.is_dir()
+    assert not ident.token_tables["tiny"].folder.exists() and ident.tokenizer.folder.is_dir()
 
 
 def test_other_configs_of_the_folder_count_and_a_wrong_one_that_is_given_stops_it(prune: Callable) -> None:
@@ -129,7 +136,7 @@ def test_what_a_kept_result_was_made_from_is_kept(prune: Callable) -> None:
     found, said = prune(CONFIG, "--delete")
     assert found == 0 and runs() == [run.name]
     (side,) = ident.side_texts.values()
-    for source, by in ((ident.tokens, run), (side, run), (ident.tokenizer, None)):
+    for source, by in ((ident.token_tables["tiny"], run), (side, run), (ident.tokenizer, None)):
         assert source.folder.is_dir() and f"kept {source.folder}: {by or ''}" in said, said
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from deconattn.experiment.identity import code_of
+from deconattn.experiment.code import code_of
 from deconattn.training.loop import Hooks, Stopped
 from deconattn.training.parallel import Loss, Process, Sharding, parallelise, whole
 from deconattn.training.run import RunFiles, pretrain

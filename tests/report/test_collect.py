@@ -89,7 +89,7 @@ def test_a_broken_table_is_named(tmp_path: Path, damage: str) -> None:
 def test_a_gap_says_how_the_last_attempt_ended(tmp_path: Path) -> None:
     folders = make_runs(tmp_path, variants=("mlp",), layouts=("uniform",))
     reasons = {str(folders[0]): "loss is not finite at step 3", str(folders[1]): "not run yet"}
-    lines = collect(pairs(folders), tmp_path / "tables", make_baselines(tmp_path / "baselines.parquet"), reasons)
+    lines = collect(pairs(folders), tmp_path / "tables", [make_baselines(tmp_path / "baselines.parquet")], reasons)
     names = [folder.name for folder in folders]
     assert lines == [f"{names[0]}: not trained: loss is not finite at step 3", f"{names[1]}: not trained yet"]
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from deconattn.data.documents import write_documents
 from deconattn.data.tokenizer import train_tokenizer
 from deconattn.data.tokens import finish_tokens, tokenize_part
-from deconattn.experiment.identity import code_of
+from deconattn.experiment.code import code_of
 from deconattn.files import sha256_file
 from deconattn.training.schema import MEASURED
 from tests import forks

@@ -19,7 +19,7 @@ from deconattn.config import ModelConfig
 from deconattn.costs import training_flops
 from deconattn.data.tokens import write_side_text
 from deconattn.errors import UserError
-from deconattn.experiment.identity import code_of
+from deconattn.experiment.code import code_of
 from deconattn.peaks import peak_of
 from deconattn.training.inputs import check_inputs
 from deconattn.training.job import delete_checkpoints

@@ -1,4 +1,4 @@
-"""Associative recall goes the whole way: sequences, trainings, evaluations, a figure, with no text and no network."""
+"""Associative recall goes the whole way beside a model of text: sequences, trainings, evaluations, a figure, findings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deconattn.data.table import TokenTable, heldout_rows
 from deconattn.files import read_json
 from deconattn.load import load_language_model
 from deconattn.training.run import build
-from tests.configs import RECALL
+from tests.configs import recall_beside_text
 from tests.project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("workflow")]
@@ -31,16 +31,17 @@ def answers(logits: torch.Tensor, rows: np.ndarray) -> tuple[float, np.ndarray]:
 
 def test_a_grid_of_recall(tmp_path: Path) -> None:
     project = Project.copy(tmp_path)
-    (tmp_path / "config/tiny.yaml").write_text(RECALL)
+    (tmp_path / "config/tiny.yaml").write_text(recall_beside_text())
     done = project.snakemake("--quiet", "rules", config="config/tiny.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert project.planned(config="config/tiny.yaml") == {}
-    (tokens,) = (tmp_path / "results/tokens").iterdir()
+    (tokens,) = (tmp_path / "results/tokens").glob("recall-*")
     held = heldout_rows(tokens, 14)
     pairs = np.array([len(set(row[::2])) for row in held.tolist()])
     (side,) = (tmp_path / "results/sidetexts").glob("*/side.parquet")
-    assert len(project.runs()) == 2
-    for run in project.runs():
+    runs = [run for run in project.runs() if run.name.startswith("recall-")]
+    assert (len(runs), len(project.runs())) == (2, 3)
+    for run in runs:
         spec, curve = read_json(run / "spec.json"), pd.read_parquet(run / "train.parquet")
         with TokenTable(tokens) as table, torch.no_grad():
             rows = batch(table, spec["seed"], 0, 8)
@@ -55,5 +56,10 @@ def test_a_grid_of_recall(tmp_path: Path) -> None:
         assert dict(found) == pytest.approx({f"recall_{n}": right[pairs == n].mean() for n in (2, 3)})
         samples = pd.read_parquet(path.with_name("samples.parquet")).query("mode == 'full'").set_index("item")["value"]
         assert samples.sort_index().tolist() == pytest.approx(right.mean(axis=1).tolist())
-    record = read_json(tmp_path / "results/reports/tiny-recall/figures/figure_recall.json")
+    report = tmp_path / "results/reports/small"
+    record = read_json(report / "figures/figure_recall.json")
     assert len(record["runs"]) == 2 and record["gaps"] == []
+    findings = pd.read_parquet(report / "tables/table_findings.parquet")
+    assert {*findings["model"]} == {"recall", "tiny"} and {*findings.query("model == 'recall'")["metric"]} == {"recall"}
+    (path,) = (tmp_path / "results/tables").glob("small-*/baselines.parquet")
+    assert {"recall_2", "recall_3", "copa", "rte"} <= {*pd.read_parquet(path)["task"]}
