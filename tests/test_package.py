@@ -52,7 +52,7 @@ def test_the_wheel_holds_the_package_and_its_models_run_in_a_clean_environment(t
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "clean"], check=True)
     python = tmp_path / "clean/bin/python"
     # Versions are those of the lock; what is installed is what the wheel asks for.
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     installed = subprocess.run(
         [*pip, "--constraint", ROOT / "requirements.lock", built], capture_output=True, text=True
     )

@@ -80,7 +80,8 @@ def _values(results: Results, model: str) -> pd.DataFrame:
 
 
 def _values_of_guesses(results: Results) -> pd.DataFrame:
-    rows = results.baselines[results.baselines["baseline"].isin(list(GUESSES))]
+    rows = results.baselines
+    rows = rows[rows["baseline"].isin(list(GUESSES)) & rows["task"].str.startswith("recall_")]
     return rows.assign(pairs=_pairs(rows["task"]), value=100 * rows["value"])
 
 

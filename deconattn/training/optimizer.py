@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 
 def learning_rate(step: int, peak: float, warmup_steps: int, steps: int) -> float:
@@ -17,7 +18,18 @@ def learning_rate(step: int, peak: float, warmup_steps: int, steps: int) -> floa
     return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def make_optimizer(model: nn.Module, training: dict[str, Any]) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """PyTorch's, without the decorators that keep its methods from being compiled, as nothing here compiles them.
+
+    They import torch._dynamo, with which each training would begin: two seconds, a fifth of a nano model's.
+    """
+
+    add_param_group = Optimizer.add_param_group.__wrapped__  # type: ignore[attr-defined]
+    zero_grad = Optimizer.zero_grad.__wrapped__  # type: ignore[attr-defined]
+    step = torch.no_grad()(torch.optim.AdamW.step.__wrapped__)  # type: ignore[attr-defined]
+
+
+def make_optimizer(model: nn.Module, training: dict[str, Any]) -> AdamW:
     """AdamW; matrices decay, biases and norms do not."""
     parameters = list(model.parameters())
     groups = [
@@ -26,4 +38,4 @@ def make_optimizer(model: nn.Module, training: dict[str, Any]) -> torch.optim.Ad
     ]
     beta1, beta2 = training["betas"]
     rate, eps = training["peak_learning_rate"], training["eps"]
-    return torch.optim.AdamW(groups, lr=rate, betas=(beta1, beta2), eps=eps, fused=True)
+    return AdamW(groups, lr=rate, betas=(beta1, beta2), eps=eps, fused=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deconattn.config import ModelConfig
 from deconattn.data.table import TokenTable, heldout_rows, side_tokens
-from deconattn.decoder import LanguageModel, initialise, parameter_count
+from deconattn.decoder import LanguageModel, initialise
 from deconattn.errors import UserError
 from deconattn.files import TOKENIZER_FILES, atomic_write, read_json, sha256_file, write_json
 from deconattn.training.checkpoint import weights_of
@@ -99,7 +99,7 @@ def pretrain(
                         "status": status,
                         "detail": detail,
                         "steps": len(trainer.rows),
-                        "parameters": parameter_count(trainer.model.config),
+                        "parameters": sum(each.numel() for each in trainer.model.parameters()),
                         "seconds": trainer.rows[-1]["seconds"] if trainer.rows else 0.0,
                         "tokens_manifest_sha256": run.manifest_sha256,
                     }

@@ -115,7 +115,7 @@ def test_what_is_edited_while_a_training_runs_is_no_part_of_it(project: Project,
     text = yaml.safe_dump(config, sort_keys=False)
     (project.folder / QUEUED).write_text(text)
     process = launch(project, slurm)
-    wait_for(lambda: any((run / "lock").exists() for run in project.runs("tiny-mlp-uniform-s2-*")), process)
+    wait_for(lambda: any((run / "lock").exists() for run in project.runs("tiny-mlp-uniform-s2-*")), process, pause=0.05)
     assert process.poll() is None, end_of(process, project)
     run = only_run(project, 2)
     config["training"]["peak_learning_rate"] = 9e-3

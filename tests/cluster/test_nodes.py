@@ -25,7 +25,7 @@ def test_a_training_on_two_nodes_that_is_stopped_and_may_not_be_requeued_is_the_
     run = next(run for run in project.runs() if "rndembqk" in run.name)
     log = tmp_path / "snakemake.log"
     process = slurm.launch(project, log, "--retries", "1", *targets([run]))
-    wait_for(lambda: len(checkpoints(run)) > 0, process)
+    wait_for(lambda: len(checkpoints(run)) > 0, process, pause=0.05)
     job = slurm.job_of(run)
     assert job, log.read_text()
     slurm.call("scancel", "--signal=USR1", job["JobId"])

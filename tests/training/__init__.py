@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -100,13 +101,26 @@ def start(run: Path, tokens: Path, *options: str) -> forks.Fork:
     return forks.Fork("deconattn", arguments(run, tokens, *options), WORK, dict(os.environ))
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
 def train(run: Path, tokens: Path, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """Train to the end, or to where it ends."""
-    if processes == 1:
-        return forks.run("deconattn", arguments(run, tokens, *options), WORK, dict(os.environ), PATIENCE)
-    return subprocess.run(
-        command(run, tokens, *options, processes=processes), cwd=WORK, capture_output=True, text=True, timeout=PATIENCE
-    )
+    """Train to the end, or to where it ends; several processes in the environment that torchrun would give them."""
+    place = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [
+        forks.Fork("deconattn", arguments(run, tokens, *options), WORK, {**os.environ, **place, "RANK": str(rank)})
+        for rank in range(processes)
+    ]
+    try:
+        done = [forks.finish(rank, PATIENCE) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    code, said = max(each.returncode for each in done), "".join(each.stderr for each in done)
+    return subprocess.CompletedProcess(done[0].args, code, done[0].stdout, said)
 
 
 def log(run: Path) -> str:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,19 +24,13 @@ from deconattn.training.microbatch import bytes_kept, sequences_that_fit
 from deconattn.training.parallel import Loss, Process
 from deconattn.training.run import RunFiles, pretrain
 from tests.conftest import made_once
-from tests.training import CONTEXT, PATIENCE, checkpoints, curve, disturb, make_run, train
+from tests.training import CONTEXT, PATIENCE, checkpoints, curve, disturb, free_port, make_run, train
 
 MICRO = ("--micro-batch-size", "1")
 ONE = (*MICRO, "--compile")  # compiled for batches of this size once, for all these tests
-UNEVEN = ("--micro-batch-size", "3", "--compile")  # of 4 sequences: the last micro-batch is filled up
+UNEVEN = ("--micro-batch-size", "3")  # of 4 sequences; that it is compiled once is of test_compiled
 SHARDED = ("--sharding", "full")
 OFTEN = ("--checkpoint-minutes", "0")
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def assert_same_curve(ours: Path, theirs: Path, updates: int = 20) -> None:
@@ -53,7 +46,7 @@ def assert_same_curve(ours: Path, theirs: Path, updates: int = 20) -> None:
 @pytest.mark.parametrize(
     ("options", "processes"),
     [((), 2), (MICRO, 1), (UNEVEN, 1), (MICRO, 2), (SHARDED, 2), ((*SHARDED, *MICRO), 2), ((*SHARDED, *ONE), 2)],
-    ids=["two", "micro", "compiled, uneven", "two, micro", "sharded", "sharded, micro", "sharded, micro, compiled"],
+    ids=["two", "micro", "uneven", "two, micro", "sharded", "sharded, micro", "sharded, micro, compiled"],
 )  # fmt: skip
 @pytest.mark.slow
 def test_however_it_is_spread_it_is_the_same_training(

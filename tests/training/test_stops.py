@@ -208,8 +208,9 @@ def test_a_killed_process_leaves_no_orphan(victim: str, status: int, endless: Pa
 
 @pytest.mark.slow
 def test_the_launcher_ends_as_its_processes_do(undisturbed: Path, token_table: Path, tmp_path: Path) -> None:
-    done = train(undisturbed, token_table, processes=2)
-    assert (done.returncode, done.stderr) == (0, "")
-    bad = train(make_run(tmp_path / "bad", sequences_per_step=1), token_table, processes=2)
+    done = spawn(undisturbed, token_table, processes=2)
+    assert (done.communicate(timeout=PATIENCE)[1], done.returncode) == ("", 0)
+    bad = spawn(make_run(tmp_path / "bad", sequences_per_step=1), token_table, processes=2)
+    said = bad.communicate(timeout=PATIENCE)[1]
     assert bad.returncode == 2
-    assert bad.stderr == "2 processes share 1 sequences a step: at most one process a sequence\n"
+    assert said == "2 processes share 1 sequences a step: at most one process a sequence\n"
