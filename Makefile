@@ -35,13 +35,14 @@ demo: $(READY)
 	@echo "The report: $(REPORT)"
 
 # Tests are given out one by one in the order of tests/conftest.py, long ones first.
-TESTS := $(BIN)/python -m pytest -n $(CORES) --dist loadgroup --no-loadscope-reorder
+TESTS := $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder
 
 test: $(READY)
-	$(TESTS) $(PYTEST)
+	$(TESTS) -n $(CORES) $(PYTEST)
 
+# One worker more than there are cores: tests on the cluster wait for Slurm a good part of their time.
 test-all: $(READY)
-	$(TESTS) --slow $(PYTEST)
+	$(TESTS) -n $$(($(CORES) + 1)) --slow $(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .

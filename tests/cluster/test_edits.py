@@ -15,7 +15,7 @@ import yaml
 from tests.cluster.cluster import Slurm
 from tests.project import CONFIG, Project
 from tests.training import PATIENCE, wait_for
-from tests.workflow.changes import MLP_EDITED
+from tests.workflow.edits import MLP_EDITED
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 QUEUED = "config/queued.yaml"

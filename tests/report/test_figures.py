@@ -24,6 +24,7 @@ from deconattn.report.results import Results
 from tests.conftest import slow
 from tests.figure_words import assert_words_apart, beyond, words
 from tests.make_results import NANO, NINE_LAYOUTS, PAPER_SIZES, SIMPLE, make_runs, report
+from tests.report.markers import dots_of, style_of
 
 FIGURES = ("figure3", "figure4", "figure5")
 
@@ -98,8 +99,8 @@ def test_figure4_shows_the_values_of_the_runs(tables: dict[str, Path]) -> None:
     panels = [figure.axes[at] for at in (0, 2, 3)]  # behind the first stands that of differences
     for axes, (task, metric, scale) in zip(panels, columns, strict=True):
         wanted = values[(values["task"] == task) & (values["metric"] == metric)]
-        expected = sorted((_style(row.variant, row.layout), scale * row.value) for row in wanted.itertuples())
-        assert _dots(axes) == [(look, pytest.approx(value)) for look, value in expected]
+        expected = sorted((style_of(row.variant, row.layout), scale * row.value) for row in wanted.itertuples())
+        assert dots_of(axes) == [(look, pytest.approx(value)) for look, value in expected]
         assert len(expected) == 13
 
 
@@ -113,22 +114,22 @@ def test_differences_to_standard_are_those_of_the_samples(tables: dict[str, Path
             rows.astype({"run": str}).groupby("run")[["nll", "words"]].sum().join(runs[["variant", "layout", "seed"]])
         )
         loss = (totals["nll"] / totals["words"]).groupby([totals["variant"], totals["layout"]]).mean()
-        expected = {_style(*place): value - loss["standard", "uniform"] for place, value in loss.items()}
-        found = dict(_dots(figure.axes[1]))
+        expected = {style_of(*place): value - loss["standard", "uniform"] for place, value in loss.items()}
+        found = dict(dots_of(figure.axes[1]))
         assert found == {look: pytest.approx(v) for look, v in expected.items() if look[0] != MARKERS["standard"]}
         whiskers = [line for line in figure.axes[1].lines if line.get_marker() == "None" and len(line.get_xdata()) == 2]
         assert len([line for line in whiskers if line.get_xdata()[0] < line.get_xdata()[1]]) == len(found) == 12
         assert f"Δ: bounds over {'seeds' if name == 'seeds' else 'documents'}" in words(figure)
-        published = dict(_dots(figure.axes[6]))
-        assert published[_style("mlp", "even")] == pytest.approx(np.log(45.8 / 38.1))
+        published = dict(dots_of(figure.axes[6]))
+        assert published[style_of("mlp", "even")] == pytest.approx(np.log(45.8 / 38.1))
         items = pd.read_parquet(tables[name] / "samples.parquet").query("mode == 'full' and correct >= 0")
         by_task = items.astype({"run": str, "task": str}).groupby(["run", "task"])["correct"].mean()
         means = runs[["variant", "layout"]].join(by_task.groupby("run").mean(), how="inner")
         score = means.groupby(["variant", "layout"])["correct"].mean()
-        points = {_style(*place): 100 * (value - score["standard", "uniform"]) for place, value in score.items()}
-        shown = dict(_dots(figure.axes[4]))
+        points = {style_of(*place): 100 * (value - score["standard", "uniform"]) for place, value in score.items()}
+        shown = dict(dots_of(figure.axes[4]))
         assert shown == {look: pytest.approx(v) for look, v in points.items() if look[0] != MARKERS["standard"]}
-        assert dict(_dots(figure.axes[9]))[_style("mlp", "even")] == pytest.approx(48.7 - 51.9)
+        assert dict(dots_of(figure.axes[9]))[style_of("mlp", "even")] == pytest.approx(48.7 - 51.9)
 
 
 def test_figure5_shows_differences_on_the_same_batches(tables: dict[str, Path]) -> None:
@@ -147,9 +148,9 @@ def test_figure5_shows_differences_on_the_same_batches(tables: dict[str, Path]) 
 def test_figure4_shows_the_papers_values_in_panels_of_their_own(tables: dict[str, Path]) -> None:
     figure = drawn("figure4", tables["demo"], "demo").figure
     assert len(figure.axes) == 10
-    arc = _dots(figure.axes[7])
-    assert (_style("standard", "uniform"), pytest.approx(41.5)) in arc
-    assert (_style("mlp", "even"), pytest.approx(37.5)) in arc and len(arc) == 13
+    arc = dots_of(figure.axes[7])
+    assert (style_of("standard", "uniform"), pytest.approx(41.5)) in arc
+    assert (style_of("mlp", "even"), pytest.approx(37.5)) in arc and len(arc) == 13
     text = words(figure)
     assert "Published (arXiv:2510.11602v1): 500m" in text and "another size" not in text
     assert "This run: nano, 0.41M parameters, 2.6M tokens, 1 seed" in text and "90,000 →" in text
@@ -190,9 +191,9 @@ def test_figure3_shows_nine_layouts_and_the_standard_line(tables: dict[str, Path
     figure = drawn("figure3", tables["paper"], "paper").figure
     values = pd.read_parquet(tables["paper"] / "evaluation.parquet").query("model == '500m' and mode == 'full'")
     wikitext = values.query("task == 'wikitext' and metric == 'word_perplexity' and context_length == 2048")
-    dots = _dots(figure.axes[1])
+    dots = dots_of(figure.axes[1])
     own = wikitext[wikitext["variant"].isin(["rndembqk", "nonapproximate"]) & (wikitext["layout"] != "uniform")]
-    expected = sorted((_style(row.variant, row.layout), row.value) for row in own.itertuples())
+    expected = sorted((style_of(row.variant, row.layout), row.value) for row in own.itertuples())
     assert dots == [(look, pytest.approx(value)) for look, value in expected] and len(dots) == 18
     dotted = [line for line in figure.axes[1].lines if line.get_linestyle() == ":"]
     standard = wikitext.query("variant == 'standard'")["value"].item()
@@ -251,11 +252,11 @@ def test_what_is_missing_is_said_in_the_figure_and_not_drawn(exhibit: str, table
     assert any("rndembqk uniform" in gap for gap in drawing.gaps)
     assert ("mlp hybrid (even): not evaluated yet" in text) == (exhibit == "figure4")
     if exhibit == "figure4":
-        looks = [look for look, _ in _dots(drawing.figure.axes[2])]
-        assert len(looks) == 13 - 4 and _style("rndembqk", "uniform") not in looks
+        looks = [look for look, _ in dots_of(drawing.figure.axes[2])]
+        assert len(looks) == 13 - 4 and style_of("rndembqk", "uniform") not in looks
     assert len(drawing.runs) == 11 and not any("rndembqk-uniform" in run for run in drawing.runs)
-    assert not drawn(exhibit, tables["demo"], "demo").gaps
-    assert "Gaps:" not in words(drawn(exhibit, tables["demo"], "demo").figure)
+    whole = drawn(exhibit, tables["demo"], "demo")
+    assert not whole.gaps and "Gaps:" not in words(whole.figure)
 
 
 def test_layouts_outside_the_grid_are_said(tables: dict[str, Path]) -> None:
@@ -290,18 +291,3 @@ def test_equal_tables_give_equal_bytes(exhibit: str, tables: dict[str, Path], tm
         first, second = (tmp_path / folder / name for folder in ("first", "second"))
         assert first.read_bytes() == second.read_bytes(), name
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == sorted(EXHIBITS[exhibit].files)
-
-
-def _style(variant: str, layout: str) -> tuple[str, bool]:
-    """What tells one dot from another: the variant's marker, and whether it is open."""
-    return MARKERS[variant], layout != "uniform"
-
-
-def _dots(axes: Any) -> list[tuple[tuple[str, bool], float]]:
-    """The single markers of a panel: how they look and where they stand."""
-    dots = []
-    for line in axes.lines:
-        # A marker beside a word stands at the edge of its panel, not at a value.
-        if line.get_marker() not in ("None", None, "") and line.get_transform() == axes.transData:
-            dots.append(((line.get_marker(), line.get_markerfacecolor() == "white"), float(line.get_xdata()[0])))
-    return sorted(dots)

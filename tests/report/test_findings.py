@@ -2,113 +2,21 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from deconattn.evaluation.names import MULTIPLE_CHOICE
-from deconattn.report import schema
 from deconattn.report.claims import FAILS, HOLDS, UNTOLD, Claim, Condition, Pair, load_claims
-from deconattn.report.draw import draw
-from deconattn.report.findings import Finding, compare, findings
-from deconattn.report.results import Results
+from deconattn.report.findings import Finding, compare
 from deconattn.report.scored import Outcome, Scored
 from deconattn.report.statistics import FEWEST_DOCUMENTS, log_perplexity, mean_accuracy, over_seeds
-from tests.make_results import make_runs, report
+from tests.report.grid import NOISE, Grid
 from tests.report.test_statistics import answers
 
 CLAIMS = {claim.claim: claim for claim in load_claims()}
 HYBRIDS = [claim for claim in load_claims() if claim.family == "hybrids"]
-NOISE = 0.05
-"""Deviation of a document's excess, nats a word."""
-
-
-class Grid:
-    """A grid in memory: a model `m` whose log-perplexities and accuracies are as they are set.
-
-    loss: `variant:layout[:mode]` → nats a word above standard; None: diverged, not evaluated. accuracy: the same → share of
-    right answers. between_seeds: deviation of a model's loss (and of its accuracy, in tenths) between seeds.
-    """
-
-    def __init__(
-        self,
-        loss: dict[str, float | None],
-        accuracy: dict[str, float] | None = None,
-        *,
-        seeds: Sequence[int] = (0,),
-        between_seeds: float = 0.0,
-        documents: int = 100,
-        items: int = 1_000,
-        noise: float = NOISE,
-        number: int = 0,
-        **runs: object,
-    ) -> None:
-        generator = np.random.default_rng(number)
-        words = np.round(300 * np.exp(generator.normal(0, 0.5, documents)))
-        hardness = 3 + generator.normal(0, 0.3, documents)
-        luck = generator.random((len(MULTIPLE_CHOICE), items))
-        self.runs: list[dict[str, object]] = []
-        self.evaluation: list[dict[str, object]] = []
-        self.samples: dict[tuple[str, str, str], pd.DataFrame] = {}
-        for name, excess in ({"standard": 0.0} | loss).items():
-            side = Condition(*name.split(":"))
-            variant, layout, mode = side.variant, side.layout, side.mode
-            for seed in seeds:
-                identity = {
-                    "run": f"{variant}-{layout}-{seed}",
-                    "model": "m",
-                    "variant": variant,
-                    "layout": layout,
-                    "seed": seed,
-                }
-                status = "diverged" if excess is None else "finished"
-                if mode == "full":
-                    self.runs.append({**identity, "status": status, "settings": "", "context_length": 32, **runs})
-                if excess is None:
-                    continue
-                drift = between_seeds * generator.standard_normal()
-                nll = words * (hardness + excess + drift + noise * generator.standard_normal(documents) / np.sqrt(2))
-                self._add(
-                    identity, mode, "wikitext", "word_perplexity", np.exp(nll.sum() / words.sum()), nll=nll, words=words
-                )
-                if (share := (accuracy or {}).get(name)) is None:
-                    continue
-                for task, own in zip(MULTIPLE_CHOICE, luck, strict=True):
-                    # Half of what a model knows of an item is its own.
-                    mixed = np.where(generator.random(items) < 0.5, own, generator.random(items))
-                    right = mixed < share + drift / 10
-                    self._add(identity, mode, task, "acc", right.mean(), correct=right.astype(float))
-
-    def _add(
-        self, identity: dict[str, object], mode: str, task: str, metric: str, value: float, **columns: np.ndarray
-    ) -> None:
-        numbers = np.arange(len(next(iter(columns.values()))))
-        self.samples[str(identity["run"]), mode, task] = pd.DataFrame({"document": numbers, "item": numbers, **columns})
-        place = {"mode": mode, "task": task, "metric": metric, "context_length": 32}
-        self.evaluation.append({**identity, **place, "value": value, "stderr": 0.01})
-
-    def results(self) -> Results:
-        found = Results(Path("in memory"))
-        guesses = [
-            {"baseline": "random_guess", "task": t, "metric": "acc", "value": 0.25, "items": 9} for t in MULTIPLE_CHOICE
-        ]
-        found.__dict__ |= {
-            "all_runs": pd.DataFrame(self.runs).reindex(columns=schema.RUNS.names),
-            "evaluation": pd.DataFrame(self.evaluation).reindex(columns=schema.EVALUATION.names),
-            "baselines": pd.DataFrame(guesses),
-            "samples": self.samples,
-        }
-        return found
-
-    def say(self, *claims: Claim) -> dict[str, Finding]:
-        return {each.claim.claim: each for each in findings(self.results(), "m", claims or load_claims())}
 
 
 def alone(kind: str, margin: float = 0.0, metric: str = "log_perplexity") -> Claim:
@@ -302,33 +210,3 @@ def test_other_settings_are_named() -> None:
     (found,) = Grid({"mlp:uniform": 1.0}, settings="lr0.001").say(alone("difference")).values()
     notes = "trained with other settings than its model's: lr0.001"
     assert found.compared[0].settings == (f"mlp uniform: {notes}", f"standard: {notes}")
-
-
-def test_the_pages_say_what_was_found(tmp_path: Path) -> None:
-    """Of held-out text, where WikiText was not evaluated; what is missing is said and not told."""
-    broken: dict[str, Any] = {"missing": [("rndembqk", "uniform")], "diverged": [("nonapproximate", "uniform")]}
-    tables = report(tmp_path, make_runs(tmp_path, **broken))
-    draw("table_findings", tables, tmp_path / "out", {"models": ["nano"]})
-    rows = pd.read_parquet(tmp_path / "out/table_findings.parquet").set_index("claim")
-    assert list(rows.columns) == [name for name in schema.FINDINGS.names if name != "claim"]
-    samples = (
-        pd.read_parquet(tables / "samples.parquet").query("mode == 'full' and task == 'heldout'").astype({"run": str})
-    )
-    losses = samples.groupby("run")[["nll", "words"]].sum()
-    mlp, standard = ((own["nll"] / own["words"]).item() for own in
-                     (losses.filter(like=f"nano-{name}-uniform", axis=0) for name in ("mlp", "standard")))  # fmt: skip
-    assert rows.loc["mixing", "value"] == pytest.approx(mlp - standard) and rows.loc["mixing", "text"] == "heldout"
-    page = html.unescape((tmp_path / "out/table_findings.html").read_text())
-    for words in (
-        "nano, 0.41M parameters, 1 seed each. Of 18 claims",
-        "log-perplexity of Held-out, in nats a word",
-        "WikiText was not evaluated here",
-        "nonapproximate uniform diverged",
-        "rndembqk uniform: not trained yet",
-        "(nano: none)",
-    ):
-        assert words in page, words
-    first = pd.read_csv(tmp_path / "out/table_findings.csv")
-    assert first["of these checkpoints"].ne(UNTOLD).iloc[0] and first["of these checkpoints"].iloc[-1] == UNTOLD
-    latex = (tmp_path / "out/table_findings.tex").read_text()
-    assert latex.count(r"\begin{table*}") == 2 and r"$-$" in latex and "−" not in latex

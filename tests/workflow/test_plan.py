@@ -12,7 +12,8 @@ from deconattn.experiment.record import sealed
 from deconattn.experiment.verify import verify
 from deconattn.peaks import published_mfu
 from tests.project import CONFIG, Project
-from tests.workflow.changes import MLP, MLP_EDITED, RNDEMB, RUNS, STANDARD
+from tests.workflow.changes import MLP, RNDEMB, RUNS, STANDARD
+from tests.workflow.edits import MLP_EDITED
 
 pytestmark = pytest.mark.xdist_group("workflow")
 

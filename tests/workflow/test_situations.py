@@ -12,7 +12,8 @@ import pytest
 
 from tests.conftest import slow
 from tests.project import CONFIG, Project
-from tests.workflow.changes import MLP, remove, touch
+from tests.workflow.changes import MLP
+from tests.workflow.edits import remove, touch
 
 pytestmark = pytest.mark.xdist_group("workflow")
 QUIET = ("--quiet", "rules", "reason", "progress")
