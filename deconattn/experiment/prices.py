@@ -16,10 +16,11 @@ from statistics import fmean
 from typing import Any
 
 from deconattn.experiment import grid
+from deconattn.experiment.artefact import Artefact
 from deconattn.experiment.code import code_digest, roots
 from deconattn.experiment.data_identity import RESULTS
 from deconattn.experiment.identity import Identity
-from deconattn.experiment.record import Artefact, amount, read_object, read_record, short_hash
+from deconattn.experiment.record import amount, read_object, read_record, short_hash
 from deconattn.experiment.results import Finished
 from deconattn.experiment.sources import RecallCorpus, TrainedTokenizer
 from deconattn.files import write_json

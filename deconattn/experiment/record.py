@@ -14,7 +14,6 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -37,22 +36,6 @@ PACKAGES = {
     **dict.fromkeys(("aggregate", "figure", "table", "page"), ("matplotlib", "numpy", "pandas", "pyarrow")),
 }
 """Packages that compute in each stage."""
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """One folder: the stage that makes it, its spec, the model whose resources its job uses, and its number of parts."""
-
-    stage: str
-    folder: Path
-    spec: dict[str, Any] = field(hash=False, compare=False)
-    model: str | None = None
-    parts: int = 0
-
-    @property
-    def needs(self) -> list[str]:
-        """Folders that it is made from."""
-        return made_from(self.spec)
 
 
 def short_hash(value: Any) -> str:

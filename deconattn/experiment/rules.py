@@ -20,11 +20,12 @@ from typing import Any
 from deconattn import bf16
 from deconattn.errors import UserError
 from deconattn.experiment import grid
+from deconattn.experiment.artefact import Artefact
 from deconattn.experiment.changes import slow_in_bf16, stop_if_retrained
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.load import Settings, flag, load_settings
 from deconattn.experiment.pins import unpinned
-from deconattn.experiment.record import SPEC, Artefact, is_done, marker, read_object, write_spec
+from deconattn.experiment.record import SPEC, is_done, marker, read_object, write_spec
 from deconattn.experiment.schema import ResourceSettings
 from deconattn.files import atomic_write
 

@@ -59,12 +59,15 @@ class Approximate(ScoreMixer):
 
 
 def taylor_weights(s: Tensor) -> Tensor:
-    """w = 1 + s + s²/2."""
+    """w = 1 + s + s²/2: of maps and decoding; a training computes it in `block_weights`, on a GPU in `fused`."""
     return 1 + s * (1 + 0.5 * s)
 
 
 def block_weights(s: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights w(s), their derivative 1 + s, and row sums, of causal scores s (N, n, start + n). Overwrites s."""
+    """Weights w(s), their derivative 1 + s, and row sums, of causal scores s (N, n, start + n). Overwrites s.
+
+    w = ((1 + s)² + 1) / 2, which is `taylor_weights`.
+    """
     n = s.shape[-2]
     seen = torch.ones(n, n, dtype=s.dtype, device=s.device).tril_()
     slope = s.add_(1)

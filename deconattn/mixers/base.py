@@ -172,8 +172,9 @@ class QKVMixer(Mixer):
 class ScoreMixer(QKVMixer):
     """A mixer whose A_ij is a function of the scores s_i1 … s_ii, s = q·k / √dh: that function is `weights`.
 
-    Its map, its fast form over blocks of queries and its decoding from keys and values follow. Where `qk_source` is "side", one
-    map serves the whole batch, and only values are kept.
+    Its map, its fast form over blocks of queries (`mix`) and its decoding from keys and values follow. A variant that has a
+    faster `mix` defines it too: that runs in training, and `weights` then only says what it must equal. Where `qk_source` is
+    "side", one map serves the whole batch, and only values are kept.
     """
 
     @abstractmethod

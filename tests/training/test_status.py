@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deconattn.experiment.record import Artefact
+from deconattn.experiment.artefact import Artefact
 from deconattn.status import Status, status_of
 from deconattn.training.progress import COLUMNS
 from tests.training import PATIENCE, checkpoints, curve, longer_run, make_run, start, train, wait_for

@@ -48,7 +48,7 @@ def of(rules: str | Iterable[str], runs: Iterable[str]) -> Jobs:
 
 
 def drawn(*names: str) -> Jobs:
-    """Tables and figures, and the page of their origins."""
+    """Tables and figures, and the page of all of them."""
     kinds = frozenset(("table" if name.startswith("table") else "figure", name) for name in names)
     return kinds | of("page", ["page"])
 
@@ -179,7 +179,7 @@ CHANGES = [
         of("aggregate", ["other", "other-attention"]) | drawn(*EXHIBITS), "the report, in its new place"),
     row("a figure deleted, with its marker",
         remove("results/exhibits/figure5-*/figure5.png", "results/exhibits/figure5-*/done"), drawn("figure5"),
-        "that figure, and the page of origins"),
+        "that figure, and the page"),
     # ---- data and files
     row("files of the mirror's source touched", touch("tests/data/mirror/**/*")),
     row("text of the mirror's source changed", more_text("tests/data/mirror/corpus/tales.parquet"),
