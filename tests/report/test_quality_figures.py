@@ -42,7 +42,8 @@ def collected(root: Path, sizes: Sequence[Size], **how: Any) -> Path:
         )  # fmt: skip
         (folder / "model").mkdir()
         (folder / "model/config.json").write_text(json.dumps(config.to_dict()))
-    write_run_costs(trained, sizes[0].context_length, tables / "run_costs.parquet")
+    lengths = {size.name: size.context_length for size in sizes}
+    write_run_costs(trained, lengths, tables / "run_costs.parquet")
     return tables
 
 
