@@ -1,4 +1,4 @@
-"""Nothing runs in a stage that its digest does not hold: each stage is run, small, under a profiler hook.
+"""Nothing runs in a stage that its digest does not hold: each stage is run, small, under a tracing hook.
 
 What counts is what runs beneath its entry functions. It is evidence and no proof: constants and branches that are not taken
 run nothing.
@@ -57,19 +57,31 @@ def name_of(each):
     return ".".join(["deconattn", *path.parts]).removesuffix(".__init__")
 
 def hook(frame, event, argument):
+    "Called as each function begins; where it returns something, that is told of the function's end too."
     global depth, aside
     each = frame.f_code
-    if event not in ("call", "return") or not (each.co_filename.startswith(root) and each.co_filename.endswith(".py")):
-        return
+    if not (each.co_filename.startswith(root) and each.co_filename.endswith(".py")):
+        return None
     module = name_of(each)
+    # the bodies of classes that are defined (what a module does beside that is in the digest); the record
+    is_aside = each.co_name == "<module>" or each.co_qualname == "pretrain.<locals>.finish"
     is_entry = f"{module}.{each.co_qualname}" in ENTRIES
-    step = 1 if event == "call" else -1
-    if is_entry:
-        depth += step
-    if each.co_name == "<module>" or each.co_qualname == "pretrain.<locals>.finish":
-        aside += step  # the bodies of classes that are defined (what a module does beside that is in the digest); the record
-    elif depth and not aside and event == "call":
+    depth += is_entry
+    aside += is_aside
+    if depth and not aside:
         seen.add((module, each.co_qualname, each.co_firstlineno))
+    if not (is_entry or is_aside):
+        return None
+    frame.f_trace_lines = False
+
+    def end(frame, event, argument):
+        global depth, aside
+        if event == "return":
+            depth -= is_entry
+            aside -= is_aside
+        return end
+
+    return end
 
 ident = Identity(load_settings([sys.argv[1]]))
 for job in jobs(ident):
@@ -80,11 +92,11 @@ for job in jobs(ident):
     arguments = [command, job.folder, *(["--part", job.part] if job.part else []), *(["--device", "cpu"] if job.model else [])]
     seen.clear()
     depth = aside = 0
-    threading.setprofile(hook)
-    sys.setprofile(hook)
+    threading.settrace(hook)
+    sys.settrace(hook)
     status = cli.main(arguments)
-    sys.setprofile(None)
-    threading.setprofile(None)
+    sys.settrace(None)
+    threading.settrace(None)
     assert status == 0, arguments
     found.append([one.spec, sorted(seen)])
     json.dump(found, open(sys.argv[2], "w"))
