@@ -11,10 +11,10 @@ import pytest
 from deconattn.errors import UserError
 from deconattn.experiment import adopt as adopting
 from deconattn.experiment.adopt import Move, adopt, plan_moves
+from deconattn.experiment.artefact import Artefact
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.load import load_settings
 from deconattn.experiment.record import (
-    Artefact,
     is_done,
     mark,
     read_record,
