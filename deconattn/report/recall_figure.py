@@ -37,18 +37,19 @@ def figure_recall(results: Results, options: dict[str, Any]) -> Drawing:
     there = results.runs.loc[results.runs["model"] == model, "layout"].unique()
     layouts = [layout for layout in THREE if layout in there]
     gaps = run_gaps(results, [model], variants, THREE)
+    over = "Means over seeds, with their range" if results.seeds(model) > 1 else "One seed, so no range"
     foot = [
-        "Means over seeds, with the range over seeds. An answer counts if its token is the most likely of all. A guess "
+        f"{over}. An answer counts if its token is the most likely of all. A guess "
         "among the sequence's pairs is right more often than once in P, as two pairs may share a value. Distance: how "
         "many pairs and queries back the key was last seen.",
         gap_line(gaps),
     ]
-    high = 0.35 + 0.24 * len(variants)
-    figure = style.sheet(style.DOUBLE_COLUMN, high + 3 * 1.55 + 0.6, foot)
+    high, count = 0.35 + 0.24 * len(variants), 3 if len(pairs) > 1 else 2  # one number of pairs makes no line
+    figure = style.sheet(style.DOUBLE_COLUMN, high + count * 1.55 + 0.6, foot)
     entries = {**style.dots(variants), **{f"{layout_label(x)}": _mark("standard", x) for x in layouts}}
     entries |= {name.replace("_", " "): look for name, look in GUESSES.items()}
     style.legend(figure, entries, f"{results.heading(model)}, {results.seeds_label(model)}", 7)
-    top, *rows = figure.subfigures(4, 1, squeeze=False, height_ratios=[high, 1.55, 1.55, 1.55])[:, 0]
+    top, *rows = figure.subfigures(1 + count, 1, squeeze=False, height_ratios=[high, *[1.55] * count])[:, 0]
     _dots(top, values, guesses, variants, layouts)
     most = max(pairs, default=0)
     far, overall = values[values["pairs"].eq(most) & values["distance"].gt(0)], values[values["distance"] == 0]
@@ -65,7 +66,8 @@ def figure_recall(results: Results, options: dict[str, Any]) -> Drawing:
 
     _panels(rows[0], layouts, losses, "update", "loss of answers, nats")
     _panels(rows[1], layouts, over_distance, f"distance to the pair, one of {most}", "accuracy, %")
-    _panels(rows[2], layouts, over_pairs, "pairs", "accuracy, %")
+    if count > 2:
+        _panels(rows[2], layouts, over_pairs, "pairs", "accuracy, %")
     return Drawing(figure, results.shown([model], THREE), gaps)
 
 
