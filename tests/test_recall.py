@@ -150,6 +150,7 @@ def test_the_error_of_a_share_counts_sequences() -> None:
 WRONG = {
     "an odd length": ("context_length: 14", "context_length: 15", "3: tokens.context_length: 15 is not allowed; must be even"),
     "no query": ("context_length: 14", "context_length: 6", "3: tokens.context_length: 6 is not allowed; must be even, and more"),
+    "few keys by default": ("pairs: [2, 3], keys: 5", "pairs: [2, 30]", "2: corpus: 16 keys are too few for 30 pairs"),
     "few keys": ("keys: 5", "keys: 2", "2: corpus.keys: 2 keys are too few for 3 pairs"),
     "a tokenizer": ("grid:", "tokenizer: {kind: train, vocab_size: 300}\ngrid:",
         "12: tokenizer: a corpus of kind recall has no text"),

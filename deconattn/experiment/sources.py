@@ -127,7 +127,9 @@ class RecallCorpus(Section):
     pairs: Annotated[list[Positive], Field(min_length=1), EachOnce] = Field(
         description="Numbers of pairs; each sequence has one of them."
     )
-    keys: Annotated[Positive, AfterValidator(_enough_keys)] = Field(16, description="Different keys.")
+    keys: Annotated[Positive, AfterValidator(_enough_keys)] = Field(
+        16, validate_default=True, description="Different keys."
+    )
     values: Positive = Field(16, description="Different values.")
     sequences: Length = Field(2**17, description="Sequences in all; `tokens.heldout_fraction` of them are held out.")
     seed: Seed = Field(0, description="Seed of the sequences; a run's seed orders them.")
