@@ -119,7 +119,8 @@ def train(run: Path, tokens: Path, *options: str, processes: int = 1) -> subproc
     finally:
         for rank in ranks:
             rank.kill()
-    code, said = max(each.returncode for each in done), "".join(each.stderr for each in done)
+    # of those that failed the first; one that a signal killed has a code below zero
+    code, said = next((each.returncode for each in done if each.returncode), 0), "".join(each.stderr for each in done)
     return subprocess.CompletedProcess(done[0].args, code, done[0].stdout, said)
 
 

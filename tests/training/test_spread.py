@@ -56,6 +56,8 @@ def test_however_it_is_spread_it_is_the_same_training(
     done = train(run, token_table, *options, processes=processes)
     assert done.returncode == 0 and "Warning" not in done.stderr and "recompile_limit" not in done.stderr, done.stderr
     assert_same_curve(run, undisturbed)
+    ours, theirs = (json.loads((folder / "record.json").read_text())["parameters"] for folder in (run, undisturbed))
+    assert ours == theirs, "whole parameters are counted where each process holds a share"
 
 
 @pytest.fixture(scope="session")
