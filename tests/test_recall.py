@@ -22,6 +22,7 @@ from deconattn.experiment.load import load_settings
 from deconattn.files import sha256_file
 from deconattn.training.parallel import Loss
 from tests.configs import RECALL, RIGHT, problems, recall_beside_text, write
+from tests.project import ROOT
 
 SETTINGS = {"kind": "recall", "pairs": [2, 3], "keys": 5, "values": 4, "sequences": 3000, "seed": 7}
 LENGTH, SCORED = 14, (7, 9, 11, 13)
@@ -187,8 +188,12 @@ def test_a_text_needs_what_recall_does_not(tmp_path: Path) -> None:
     assert load_settings([write(tmp_path, RECALL)]).evaluation.tasks == []
 
 
-def test_recall_beside_text_is_the_same_recall_and_the_same_text(tmp_path: Path) -> None:
+def test_recall_beside_text_is_the_same_recall_and_the_same_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its runs and evaluations are those of a config of recall alone, and those of the text are of a config without it."""
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    monkeypatch.chdir(tmp_path)  # sums of the folder's files are written beneath the working directory
     both = Identity(load_settings([write(tmp_path, recall_beside_text())]))
     text = yaml.safe_load(recall_beside_text())
     del text["models"]["recall"], text["grid"][1], text["exhibits"]
