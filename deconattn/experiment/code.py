@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 
 from deconattn.exhibits import EXHIBITS
 from deconattn.experiment.code_tree import WHOLE, Definition, Package, Part, Unit, targets
+from deconattn.experiment.memo import Memo
 from deconattn.mixers import REWEIGHTED
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -93,7 +95,27 @@ def roots_of(spec: dict[str, Any]) -> list[str]:
 
 def code_of(spec: dict[str, Any]) -> str:
     """Digest of the code that the job of a spec can reach."""
-    return code_digest(*roots_of(spec))
+    return kept_digest(*roots_of(spec))
+
+
+def kept_digest(*roots: str) -> str:
+    """`code_digest`, kept for the next launch as long as no file of this package changes."""
+    found: str = _memo().of(" ".join(roots), lambda: code_digest(*roots))
+    return found
+
+
+def kept_modules(*roots: str) -> list[str]:
+    """`modules`, kept likewise."""
+    found: list[str] = _memo().of(" ".join(("modules", *roots)), lambda: modules(*roots))
+    return found
+
+
+@cache
+def _memo() -> Memo:
+    state = hashlib.sha256(sys.version.encode())
+    for path in sorted(PACKAGE.rglob("*.py")):
+        state.update(f"{path.relative_to(PACKAGE)}\0".encode("utf-8", "surrogateescape") + path.read_bytes())
+    return Memo("code", state.hexdigest())
 
 
 @cache

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from deconattn.experiment import grid
 from deconattn.experiment.artefact import Artefact
-from deconattn.experiment.code import code_digest, roots
+from deconattn.experiment.code import kept_digest, roots
 from deconattn.experiment.data_identity import RESULTS
 from deconattn.experiment.identity import Identity
+from deconattn.experiment.memo import Memo
 from deconattn.experiment.record import amount, read_object, read_record, short_hash
 from deconattn.experiment.results import Finished
 from deconattn.experiment.sources import RecallCorpus, TrainedTokenizer
-from deconattn.files import write_json
 from deconattn.peaks import PEAKS, published_mfu
 
 ASSUMED_VOCABULARY = 50_304
@@ -136,9 +134,7 @@ class _Formulas:
     """Parameters and FLOPs of a spec, kept on disk: computing them takes an import of torch, and seconds for a large grid."""
 
     def __init__(self, ident: Identity) -> None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.file = cache / "deconattn" / "costs.json"
-        self.known: dict[str, list[int]] = read_object(self.file) or {}
+        self.memo = Memo("costs")
         self.lengths = {model: ident.settings.tokens_of(model).context_length for model in ident.token_tables}
         self.vocabularies = {model: vocabulary(ident, model) or ASSUMED_VOCABULARY for model in ident.token_tables}
 
@@ -147,18 +143,18 @@ class _Formulas:
         model, sequences = spec["model"], spec["training"]["sequences_per_step"]
         multiple, length = model.get("pad_vocabulary_to", 1), self.lengths[model["name"]]
         size = -(-self.vocabularies[model["name"]] // multiple) * multiple
-        code = code_digest(*roots("costs", model["variant"], "standard"))
-        key = short_hash([code, model, size, length, sequences])
-        if key not in self.known:
+
+        def compute() -> list[int]:
             from deconattn.config import ModelConfig
             from deconattn.costs import training_flops
             from deconattn.decoder import parameter_count
 
             config = ModelConfig.from_dict({**model, "vocab_size": size})
-            self.known[key] = [parameter_count(config), training_flops(config, sequences, length)]
-            with contextlib.suppress(OSError):  # the next plan takes longer, no more
-                write_json(self.file, self.known)
-        return self.known[key]
+            return [parameter_count(config), training_flops(config, sequences, length)]
+
+        code = kept_digest(*roots("costs", model["variant"], "standard"))
+        found: list[int] = self.memo.of(short_hash([code, model, size, length, sequences]), compute)
+        return found
 
 
 def vocabulary(ident: Identity, model: str) -> int | None:

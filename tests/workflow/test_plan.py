@@ -129,7 +129,7 @@ def test_the_plan_does_without_what_cannot_be_priced_read_or_shown(finished_copy
     for rank, content in enumerate(contents):
         shutil.copytree(run, other := run.with_name(f"tiny-mine-even-s{rank}-12345678"))
         (other / "record.json").write_text(content)
-    memos = ("resources/mirror/sources.json", ".cache/deconattn/trees.json", ".cache/deconattn/costs.json")
+    memos = ("resources/mirror/sources.json", ".cache/deconattn/code.json", ".cache/deconattn/costs.json")
     for text in ("[]", '{"' + "a" * 64 + '": null}'):
         for memo in memos:
             (folder / memo).parent.mkdir(parents=True, exist_ok=True)

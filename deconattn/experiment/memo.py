@@ -1,0 +1,35 @@
+"""Values that take long to work out, kept among the user's caches from one launch to the next."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deconattn.experiment.record import read_object
+from deconattn.files import write_json
+
+
+class Memo:
+    """Values by key in `<cache>/deconattn/<name>.json`, for one state of what they are made from.
+
+    A file that is broken, or of another state, counts as empty and is replaced. Where nothing can be written, the next launch
+    works its values out again.
+    """
+
+    def __init__(self, name: str, state: str = "") -> None:
+        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        self.file, self.state = Path(cache, "deconattn", f"{name}.json"), state
+        held = read_object(self.file) or {}
+        known = held.get("values") if held.get("state") == state else None
+        self.known: dict[str, Any] = known if isinstance(known, dict) else {}
+
+    def of(self, key: str, make: Callable[[], Any]) -> Any:
+        """The value of a key, worked out if it is not known."""
+        if key not in self.known:
+            self.known[key] = make()
+            with contextlib.suppress(OSError):
+                write_json(self.file, {"state": self.state, "values": self.known})
+        return self.known[key]
