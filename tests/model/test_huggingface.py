@@ -15,7 +15,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from deconattn import DeconAttnConfig, DeconAttnForCausalLM, mixers
 from deconattn.errors import UserError
 from deconattn.huggingface import DeconAttnCache
-from tests.conftest import slow
 from tests.mixers.cases import config_of, tokens, wrapped
 
 
@@ -75,11 +74,12 @@ def test_a_label_that_padding_would_predict_is_ignored(variant: str) -> None:
     torch.testing.assert_close(model(rows, attention_mask=mask, labels=rows).loss, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [
         "from transformers import AutoConfig, AutoModelForCausalLM; import deconattn",
-        *slow("import deconattn; from transformers.models.auto import AutoConfig, AutoModelForCausalLM"),
+        "import deconattn; from transformers.models.auto import AutoConfig, AutoModelForCausalLM",
     ],
 )
 def test_importing_the_package_is_enough_for_the_auto_classes(imports: str, tmp_path: Path) -> None:

@@ -51,8 +51,9 @@ class Tables(dict[str, Path]):
 
     def __missing__(self, name: str) -> Path:
         root = self.factory.mktemp(name)
-        if name == "paper":
-            folders = [folder for size in PAPER_SIZES for folder in make_runs(root, size)]
+        if name in ("paper", "500m"):
+            sizes = PAPER_SIZES if name == "paper" else PAPER_SIZES[2:]
+            folders = [folder for size in sizes for folder in make_runs(root, size)]
             folders += make_runs(root, PAPER_SIZES[2], ("rndembqk", "nonapproximate"), NINE_LAYOUTS)
         else:
             own: dict[str, Any] = {"demo": {}, "holes": HOLES, "seeds": {"seeds": (0, 1, 2)}, "tiny": TINY}[name]
@@ -63,12 +64,12 @@ class Tables(dict[str, Path]):
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    """Of a demo, one with holes, one with three seeds, one in the paper's shape, a tiny one."""
+    """Of a demo, one with holes, one with three seeds, one in the paper's shape, its largest model alone, a tiny one."""
     return Tables(tmp_path_factory)
 
 
 def options(exhibit: str, name: str) -> dict[str, Any]:
-    models = [size.name for size in PAPER_SIZES] if name == "paper" else ["nano"]
+    models = {"paper": [size.name for size in PAPER_SIZES], "500m": ["500m"]}.get(name, ["nano"])
     return {"model": models[-1]} if exhibit == "figure3" else {"models": models}
 
 
@@ -188,8 +189,8 @@ def test_whiskers_are_called_what_they_are(tables: dict[str, Path], tmp_path: Pa
 
 
 def test_figure3_shows_nine_layouts_and_the_standard_line(tables: dict[str, Path]) -> None:
-    figure = drawn("figure3", tables["paper"], "paper").figure
-    values = pd.read_parquet(tables["paper"] / "evaluation.parquet").query("model == '500m' and mode == 'full'")
+    figure = drawn("figure3", tables["500m"], "500m").figure
+    values = pd.read_parquet(tables["500m"] / "evaluation.parquet").query("mode == 'full'")
     wikitext = values.query("task == 'wikitext' and metric == 'word_perplexity' and context_length == 2048")
     dots = dots_of(figure.axes[1])
     own = wikitext[wikitext["variant"].isin(["rndembqk", "nonapproximate"]) & (wikitext["layout"] != "uniform")]
@@ -202,7 +203,7 @@ def test_figure3_shows_nine_layouts_and_the_standard_line(tables: dict[str, Path
 
 
 def test_figure3_pictures_the_layers(tables: dict[str, Path]) -> None:
-    axes = drawn("figure3", tables["paper"], "paper").figure.axes[0]
+    axes = drawn("figure3", tables["500m"], "500m").figure.axes[0]
     cells = [p for p in axes.patches if p.get_height() == pytest.approx(0.44)]
     assert len(cells) == 9 * 24
     row = [cell for cell in cells if round(cell.get_y() + 0.22) == NINE.index("quarter")]
@@ -262,7 +263,7 @@ def test_what_is_missing_is_said_in_the_figure_and_not_drawn(exhibit: str, table
 def test_layouts_outside_the_grid_are_said(tables: dict[str, Path]) -> None:
     drawing = drawn("figure3", tables["demo"], "demo")
     assert drawing.gaps == ["not in this grid: odd, top, middle, bottom, quarter, first, last, bilateral"]
-    results = Results(tables["paper"])
+    results = Results(tables["500m"])
     assert outside_grid(results, "500m", ["mlp", "rndembqk"], ["even", "odd"]) == ["not in this grid: mlp odd"]
     assert outside_grid(results, "500m", ["rndembqk"], NINE_LAYOUTS) == []
 
@@ -283,7 +284,7 @@ def test_a_training_of_one_step_beside_a_longer_one_is_drawn(tmp_path: Path) -> 
     draw("figure5", report(tmp_path, folders), tmp_path / "out", {"models": ["nano"]})
 
 
-@pytest.mark.parametrize("exhibit", ["figure5", *slow("figure3", "figure4")])
+@pytest.mark.parametrize("exhibit", ["figure3", *slow("figure4", "figure5")])
 def test_equal_tables_give_equal_bytes(exhibit: str, tables: dict[str, Path], tmp_path: Path) -> None:
     for folder in ("first", "second"):
         draw(exhibit, tables["demo"], tmp_path / folder, options(exhibit, "demo"))

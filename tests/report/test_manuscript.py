@@ -18,6 +18,7 @@ GIVEN = {
     "table_findings": {"models": ["500m"]}, "table1": {"model": "500m"}, "table4": {"model": "500m", "paper": "apart"},
     "figure4": {"models": ["500m"]}, "figure5": {"models": ["500m"]},
 }  # fmt: skip
+pytestmark = pytest.mark.slow
 ARTICLE = r"""\documentclass[twocolumn]{article}
 \usepackage[T1]{fontenc}\usepackage{array,booktabs,graphicx}\usepackage[margin=0.75in]{geometry}
 \newcommand{\reportpath}{results of mine}
@@ -64,7 +65,6 @@ def test_the_papers_values_are_apart_or_left_out(manuscript: Path, tmp_path: Pat
         assert of_the_paper not in (tmp_path / f"table1.{kind}").read_text(), kind
 
 
-@pytest.mark.slow
 def test_it_compiles_in_a_plain_article(manuscript: Path) -> None:
     if shutil.which("pdflatex") is None:
         skip_or_fail("pdflatex is not installed: that a report's LaTeX compiles was not tested")

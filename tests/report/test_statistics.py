@@ -11,6 +11,7 @@ from scipy import stats
 
 from deconattn.report import statistics
 from deconattn.report.statistics import Difference
+from tests.conftest import slow
 
 DATA_SETS = 2_000
 
@@ -37,7 +38,7 @@ def documents(generator: np.random.Generator, count: int, spread: float) -> tupl
     return standard, standard + words * (0.01 + 0.02 * generator.standard_normal(count)), words
 
 
-@pytest.mark.parametrize("items", [200, 1_000])
+@pytest.mark.parametrize("items", [200, *slow(1_000)])
 @pytest.mark.parametrize(("gained", "lost"), [(0.1, 0.1), (0.15, 0.05), (0.3, 0.1)])
 def test_items_are_covered(items: int, gained: float, lost: float) -> None:
     generator = np.random.default_rng(0)

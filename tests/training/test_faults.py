@@ -97,6 +97,7 @@ def content(folder: Path) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_checkpoints_that_are_all_unusable_do_not_take_the_place_of_new_ones(
     undisturbed: Path, token_table: Path, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_checkpoints_that_are_all_unusable_do_not_take_the_place_of_new_ones(
     assert {path.name: content(path) for path in run.glob("checkpoints/rejected-*")} == kept
 
 
+@pytest.mark.slow
 def test_a_clock_set_back_changes_nothing(
     interrupted: Path, undisturbed: Path, token_table: Path, tmp_path: Path
 ) -> None:

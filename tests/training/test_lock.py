@@ -169,6 +169,7 @@ def test_of_many_that_want_a_free_run_one_gets_it(before: str, folder: Path) -> 
     assert found == ["owned"] + ["refused"] * 11
 
 
+@pytest.mark.slow
 def test_a_second_launch_is_refused_and_one_that_takes_over_goes_on(
     longer: Path, token_table: Path, tmp_path: Path
 ) -> None:
