@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 PRELOADED = ["torch._dynamo", "torch.distributed.fsdp", "safetensors.torch", "pyarrow.parquet", "pydantic", "psutil", "pandas",
-             "scipy.stats", "matplotlib.pyplot", "seaborn", "transformers.modeling_utils", "lm_eval.api.task", "tokenizers",
+             "scipy.stats", "matplotlib.pyplot", "transformers.modeling_utils", "lm_eval.api.task", "tokenizers",
              "jinja2", "rich.progress"]  # fmt: skip
 # What it sends: arguments, folder and environment, with its standard streams; what it gets: the exit code.
 CLIENT = """#!{python} -IS

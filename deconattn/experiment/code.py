@@ -95,19 +95,24 @@ def roots_of(spec: dict[str, Any]) -> list[str]:
 
 def code_of(spec: dict[str, Any]) -> str:
     """Digest of the code that the job of a spec can reach."""
-    return kept_digest(*roots_of(spec))
+    digest: str = kept(*roots_of(spec))["digest"]
+    return digest
 
 
-def kept_digest(*roots: str) -> str:
-    """`code_digest`, kept for the next launch as long as no file of this package changes."""
-    found: str = _memo().of(" ".join(roots), lambda: code_digest(*roots))
+def kept(*roots: str) -> dict[str, Any]:
+    """Digest, modules and definitions of what is reached, kept for other processes until a file of this package changes."""
+
+    def find() -> dict[str, Any]:
+        return {"digest": code_digest(*roots), "modules": modules(*roots), "definitions": definitions(*roots)}
+
+    found: dict[str, Any] = _memo().of(" ".join(roots), find)
     return found
 
 
-def kept_modules(*roots: str) -> list[str]:
-    """`modules`, kept likewise."""
-    found: list[str] = _memo().of(" ".join(("modules", *roots)), lambda: modules(*roots))
-    return found
+def read_again() -> None:
+    """What is asked from now on is of the package's files as they are now."""
+    for function in (_memo, _package, code_digest):
+        function.cache_clear()
 
 
 @cache

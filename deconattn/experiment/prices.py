@@ -15,7 +15,7 @@ from typing import Any
 
 from deconattn.experiment import grid
 from deconattn.experiment.artefact import Artefact
-from deconattn.experiment.code import kept_digest, roots
+from deconattn.experiment.code import kept, roots
 from deconattn.experiment.data_identity import RESULTS
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.memo import Memo
@@ -152,7 +152,7 @@ class _Formulas:
             config = ModelConfig.from_dict({**model, "vocab_size": size})
             return [parameter_count(config), training_flops(config, sequences, length)]
 
-        code = kept_digest(*roots("costs", model["variant"], "standard"))
+        code = kept(*roots("costs", model["variant"], "standard"))["digest"]
         found: list[int] = self.memo.of(short_hash([code, model, size, length, sequences]), compute)
         return found
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import seaborn
-
 from deconattn.report import style
 from deconattn.report.cost_tables import Costs
 from deconattn.report.draw import Drawing
@@ -41,10 +39,6 @@ def figure_costs(results: Results, options: dict[str, Any]) -> Drawing:
     figure = style.sheet(style.DOUBLE_COLUMN, 0.5 + 1.75 * len(batches), foot)
     style.legend(figure, style.dots(costs.variants))
     grid = figure.subplots(len(batches), len(PANELS), squeeze=False, sharex=True, sharey="col")
-    looks = {
-        "palette": {variant: colour(variant) for variant in costs.variants},
-        "markers": {variant: marker(variant) for variant in costs.variants},
-    }
     for column, (name, label) in zip(grid.T, PANELS.items(), strict=True):
         for axes, batch in zip(column, batches, strict=True):
             axes.set_xscale("log", base=2)
@@ -56,12 +50,10 @@ def figure_costs(results: Results, options: dict[str, Any]) -> Drawing:
             if own.empty:
                 style.empty(axes, "not measured")
                 continue
-            seaborn.lineplot(
-                own, x="length", y=name, hue="variant", style="variant", hue_order=costs.variants,
-                style_order=costs.variants, dashes=False, estimator=None, legend=False, linewidth=0.9, markersize=3.4,
-                markeredgewidth=0, ax=axes, **looks,
-            )  # fmt: skip
-            axes.set(xlabel="", ylabel="")
+            for variant in costs.variants:
+                line = own[own["variant"] == variant].sort_values("length")
+                axes.plot(line["length"], line[name], color=colour(variant), marker=marker(variant), linewidth=0.9,
+                          markersize=3.4, markeredgewidth=0)  # fmt: skip
         column[-1].set_xlabel("length, tokens", labelpad=1.5)
         known = values.loc[values[name] > 0, name]
         if not known.empty:

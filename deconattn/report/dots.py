@@ -57,7 +57,6 @@ class Band:
 def figure3(results: Results, options: dict[str, Any]) -> Drawing:
     """Which layers keep standard attention: a row a layout; missing runs are named at the foot."""
     model = options["model"]
-    results.check_models([model])
     variants = in_order(options["variants"] or _with_layouts(results, model))
     text = WIKITEXT if results.has(model, WIKITEXT) else HELDOUT
     columns = [column for column in (text, AVERAGE) if results.has(model, column)] or [text]
@@ -123,7 +122,6 @@ def _strips(axes: Axes, layers: int) -> None:
 def figure4(results: Results, options: dict[str, Any]) -> Drawing:
     """All models on a text and some tasks, a row of panels a size, the paper's beneath; gaps are named at the foot."""
     models = options["models"]
-    results.check_models(models)
     tasks = [accuracy_column(task) for task in options["tasks"]]
     text = WIKITEXT if any(results.has(model, WIKITEXT) for model in models) else HELDOUT
     variants = in_order(v for model in models for v in results.variants(model))

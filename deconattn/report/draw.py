@@ -42,7 +42,10 @@ def draw(name: str, tables: Path, out: Path, options: dict[str, Any]) -> list[Pa
 
 def make(exhibit: Exhibit, tables: Path, options: dict[str, Any]) -> Any:
     """The `Drawing` of an exhibit, within `style.styled()`; or its `Table`, or another that can `write` itself."""
-    return pkgutil.resolve_name(exhibit.draws)(Results(tables), exhibit.defaults | options)
+    results, options = Results(tables), exhibit.defaults | options
+    if "runs" in exhibit.reads:
+        results.check_models(options.get("models") or [options["model"]])
+    return pkgutil.resolve_name(exhibit.draws)(results, options)
 
 
 def _figure(exhibit: Exhibit, tables: Path, out: Path, options: dict[str, Any]) -> tuple[list[Path], dict[str, Any]]:

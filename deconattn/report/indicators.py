@@ -84,7 +84,6 @@ def place(values: pd.DataFrame, scales: pd.DataFrame) -> pd.DataFrame:
 
 def figure1(results: Results, options: dict[str, Any]) -> Drawing:
     """The standard model and every uniform variant side by side."""
-    results.check_models([options["model"]])
     pairs = [(variant, "uniform") for variant in in_order(options["variants"] or results.variants(options["model"]))]
     found = attention_of(results, options["model"])
     return _draw(results, options, found, pairs, [pair for pair in pairs if pair in found])
@@ -102,7 +101,6 @@ def figure8(results: Results, options: dict[str, Any]) -> Drawing:
 
 def _beside(results: Results, options: dict[str, Any], families: Collection[str]) -> Drawing:
     """A line a variant, uniform beside hybrid; the standard model in front of the first."""
-    results.check_models([options["model"]])
     known = [v for v in results.variants(options["model"]) if family_of(v).key in families]
     variants = [v for v in in_order(options["variants"] or known) if v != "standard"]
     charts: list[Pair | None] = [chart for v in variants for chart in (None, *((v, layout) for layout in BOTH))]

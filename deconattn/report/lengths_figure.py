@@ -22,7 +22,6 @@ _TRAINED: dict[str, Any] = {"color": style.GREY, "linewidth": 0.9, "linestyle": 
 def figure_lengths(results: Results, options: dict[str, Any]) -> Drawing:
     """`figure_lengths` for `options["model"]` on `options["task"]`; missing values are named at the foot."""
     model = options["model"]
-    results.check_models([model])
     text = HELDOUT if options["task"] == HELDOUT.task else WIKITEXT
     points, trained = lengths.values(results, model, text), results.shape(model, "context_length")
     gaps = run_gaps(results, [model], results.variants(model), BOTH) + lengths.gaps(results, model, points)

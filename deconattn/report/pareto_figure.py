@@ -28,7 +28,6 @@ _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 def figure_pareto(results: Results, options: dict[str, Any]) -> Drawing:
     """`figure_pareto` for `options["models"]`: a row of panels a quantity; a missing run is left out and named at the foot."""
     models = options["models"]
-    results.check_models(models)
     text = WIKITEXT if any(results.has(model, WIKITEXT) for model in models) else HELDOUT
     columns = [text, *([AVERAGE] if any(results.has(model, AVERAGE) for model in models) else [])]
     points = {column: values(results, models, column) for column in columns}

@@ -16,7 +16,7 @@ from deconattn.exhibit import Exhibit
 from deconattn.files import sha256_file
 from deconattn.report import schema
 
-_PACKAGES = ("jinja2", "matplotlib", "numpy", "pandas", "pyarrow", "scipy", "seaborn")
+_PACKAGES = ("jinja2", "matplotlib", "numpy", "pandas", "pyarrow", "scipy")
 
 
 def provenance(

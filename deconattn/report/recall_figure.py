@@ -31,7 +31,6 @@ SMOOTHING = 0.03  # width of the running mean of a loss, as a share of the curve
 def figure_recall(results: Results, options: dict[str, Any]) -> Drawing:
     """`figure_recall` for `options["model"]`; a missing run is left out and named at the foot."""
     model = options["model"]
-    results.check_models([model])
     values, guesses = _values(results, model), _values_of_guesses(results)
     variants, pairs = results.variants(model), sorted(guesses["pairs"].unique())
     there = results.runs.loc[results.runs["model"] == model, "layout"].unique()

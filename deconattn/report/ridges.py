@@ -41,7 +41,6 @@ def figure6(results: Results, options: dict[str, Any]) -> Drawing:
 
 def _draw(results: Results, model: str, variant: str, of_what: str) -> Drawing:
     """The figure of `variant`; `of_what` says what the scores of its layers are."""
-    results.check_models([model])
     rows = results.read("scores", SCORES)
     rows = rows[(rows["model"] == model) & (rows["variant"] == variant) & rows["layout"].isin(BOTH)]
     wanted = [(variant, layout) for layout in BOTH]

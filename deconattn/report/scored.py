@@ -142,7 +142,12 @@ class Scored:
             return "no task that both answered with the same seed"
         both = [(other[seeds].mean(axis=1).to_numpy(), one[seeds].mean(axis=1).to_numpy()) for other, one in found]
         by_seed = [np.mean([pair[side][seeds].mean() for pair in found], axis=0).tolist() for side in (0, 1)]
-        return statistics.mean_accuracy(both, level), statistics.over_seeds(by_seed[0], by_seed[1], level)
+        standard, variant = both[0]
+        if len(both) == 1 and all(np.isin(answers, (0, 1)).all() for answers in both[0]):
+            over_items = statistics.accuracy(standard.astype(bool), variant.astype(bool), level)
+        else:
+            over_items = statistics.mean_accuracy(both, level)
+        return over_items, statistics.over_seeds(by_seed[0], by_seed[1], level)
 
     def _chance(self, baseline: Condition, task: str) -> float:
         value = self.results.baseline(baseline.variant, accuracy_column(task)).value

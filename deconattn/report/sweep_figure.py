@@ -20,7 +20,6 @@ _RING: dict[str, Any] = {"marker": "o", "markersize": 8, "markerfacecolor": "non
 def figure_sweep(results: Results, options: dict[str, Any]) -> Drawing:
     """`figure_sweep` for `options["model"]` over `options["setting"]`; what has no loss is named at the foot."""
     model, setting = options["model"], options["setting"]
-    results.check_models([model])
     runs = results.all_runs[results.all_runs["model"] == model]
     runs = runs[runs["layout"].isin(BOTH) | (runs["variant"] == "standard")]
     points = _points(runs, setting)

@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from deconattn.evaluation.names import MULTIPLE_CHOICE
+from deconattn.report import statistics
 from deconattn.report.claims import FAILS, HOLDS, UNTOLD, Claim, Condition, Pair, load_claims
 from deconattn.report.findings import Finding, compare
 from deconattn.report.scored import Outcome, Scored
@@ -210,3 +212,14 @@ def test_other_settings_are_named() -> None:
     (found,) = Grid({"mlp:uniform": 1.0}, settings="lr0.001").say(alone("difference")).values()
     notes = "trained with other settings than its model's: lr0.001"
     assert found.compared[0].settings == (f"mlp uniform: {notes}", f"standard: {notes}")
+
+
+def test_one_task_is_told_by_its_pairs_of_answers() -> None:
+    grid = Grid({"mlp:uniform": 0.1}, {"standard": 0.6, "mlp:uniform": 0.5}, items=200)
+    task = MULTIPLE_CHOICE[0]
+    grid.samples = {place: rows for place, rows in grid.samples.items() if place[2] in (task, "wikitext")}
+    found = Scored(grid.results(), "m").compare("accuracy", (Condition("mlp"), Condition("standard")), 0.95)
+    mlp, standard = (
+        grid.samples[f"{name}-uniform-0", "full", task]["correct"].to_numpy(bool) for name in ("mlp", "standard")
+    )
+    assert found[0] == statistics.accuracy(standard, mlp) and found[0].value < 0
