@@ -29,8 +29,8 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	@$(BIN)/snakemake --cores $(CORES)
-	@if [ ! -e $(REPORT) ] || [ -n "$$(find results/reports/demo -newer $(REPORT) -type f -not -path $(REPORT))" ]; then \
+	@$(BIN)/snakemake --cores $(CORES) $$([ -e $(REPORT) ] || echo --report $(REPORT) --report-after-run)
+	@if [ -n "$$(find results/reports/demo -newer $(REPORT) -type f -not -path $(REPORT))" ]; then \
 	  $(BIN)/snakemake --cores 1 --report $(REPORT); fi
 	@echo "The report: $(REPORT)"
 
