@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ class StopsAt(Hooks):
     def __init__(self, steps: int | None) -> None:
         self.left = steps
 
-    def stepped(self, done: int, loss: float, tokens_per_second: float) -> None:
+    def stepped(self, row: dict[str, Any]) -> None:
         self.left = self.left and self.left - 1
 
     def stop_reason(self) -> str | None:

@@ -88,11 +88,10 @@ def test_skips_are_transformers_with_layers_or_mixers_taken_out(variant: str, mo
 
 
 @pytest.mark.slow  # what it proves is that the tests above can fail
-@pytest.mark.parametrize("layout", ["uniform", "even", "bottom"])
 @pytest.mark.parametrize("variant", naive.VARIANTS)
-def test_no_tensor_can_be_dropped_unseen(variant: str, layout: str) -> None:
+def test_no_tensor_can_be_dropped_unseen(variant: str) -> None:
     """Each tensor has a gradient away from zero, and setting it to its neutral value moves the logits."""
-    c = config(variant=variant, layout=layout, qk_norm=True, attention_bias=True)
+    c = config(variant=variant, layout="even", qk_norm=True, attention_bias=True)
     state, ids = random_state_dict(c, 4), tokens(2, 12)
     before = naive.forward(c, state, ids).logits
     for name, gradient in naive.gradients(c, state, ids).items():

@@ -17,17 +17,16 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from deconattn.analysis.run import analyse_run
 from deconattn.exhibits import EXHIBITS
 from deconattn.files import sha256_file
 from deconattn.report import indicators, style
-from deconattn.report.collect import collect, collect_analysis
+from deconattn.report.collect import collect_analysis
 from deconattn.report.draw import Drawing, draw, make
 from deconattn.report.indicators import INDICATORS, attention_of, place, scales_of
 from deconattn.report.results import Results
 from tests.conftest import slow
 from tests.figure_words import assert_words_apart, words
-from tests.make_attention import make_analysis, save_tiny_model, write_heldout
+from tests.make_attention import make_analysis
 from tests.make_results import NANO, SIMPLE, make_runs, pairs, report
 
 FIGURES = ("figure1", "figure2", "figure6", "figure7", "figure8")
@@ -221,26 +220,6 @@ def test_equal_tables_give_equal_bytes_and_the_record_names_them(results: Result
     record = json.loads(first[-1].read_text())
     assert record["tables"]["scores.parquet"] == sha256_file(results.folder / "scores.parquet")
     assert record["runs"] and "analysis_gaps.parquet" in record["tables"]
-
-
-@pytest.mark.slow
-def test_the_whole_way_from_a_model_to_the_figures(tmp_path: Path) -> None:
-    folders = make_runs(tmp_path, NANO)
-    heldout = write_heldout(
-        tmp_path / "heldout.parquet", [[k * 5 % 60 + 1 for k in range(n)] + [0] for n in (40, 25, 60)]
-    )
-    for folder in folders:
-        model = json.loads((folder / "spec.json").read_text())["model"]
-        save_tiny_model(folder / "model", model["variant"], model["layout"])
-        analyse_run(folder, heldout, folder, context_length=16, sequences=4, device="cpu")
-    collect(pairs(folders), tmp_path / "report" / "tables")
-    assert collect_analysis(pairs(folders), tmp_path / "report" / "tables") == []
-    for exhibit in FIGURES:
-        record = json.loads(
-            draw(exhibit, tmp_path / "report/tables", tmp_path / "report/figures", dict(MODEL))[-1].read_text()
-        )
-        assert record["gaps"] == []
-        assert len(record["runs"]) == {"figure1": 6, "figure2": 2, "figure6": 2, "figure7": 5, "figure8": 7}[exhibit]
 
 
 def test_outliers_are_marked_and_counted(results: Results) -> None:

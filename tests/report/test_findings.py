@@ -14,6 +14,7 @@ from deconattn.report.claims import FAILS, HOLDS, UNTOLD, Claim, Condition, Pair
 from deconattn.report.findings import Finding, compare
 from deconattn.report.scored import Outcome, Scored
 from deconattn.report.statistics import FEWEST_DOCUMENTS, log_perplexity, mean_accuracy, over_seeds
+from tests.conftest import slow
 from tests.report.grid import NOISE, Grid
 from tests.report.test_statistics import answers
 
@@ -147,8 +148,7 @@ class Arrays(Scored):
         return scored, over_seeds(other.sum(1) / units, one.sum(1) / units, level)
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-@pytest.mark.parametrize("grids", [100, pytest.param(1_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seeds", "grids"), [(1, 100), (3, 100), *slow((1, 1_000))])
 def test_a_family_has_a_false_verdict_in_one_of_twenty_grids_at_most(seeds: int, grids: int) -> None:
     """All hybrids exactly at the margin, where each `holds` and each `fails` is false."""
     false: Counter[str] = Counter()

@@ -45,16 +45,16 @@ def assert_same_curve(ours: Path, theirs: Path, updates: int = 20) -> None:
 
 @pytest.mark.parametrize(
     ("options", "processes"),
-    [((), 2), (MICRO, 1), (UNEVEN, 1), (MICRO, 2), (SHARDED, 2), ((*SHARDED, *MICRO), 2), ((*SHARDED, *ONE), 2)],
-    ids=["two", "micro", "uneven", "two, micro", "sharded", "sharded, micro", "sharded, micro, compiled"],
-)  # fmt: skip
+    [(UNEVEN, 1), (MICRO, 2), ((*SHARDED, *MICRO), 2)],
+    ids=["uneven", "two, micro", "sharded, micro"],
+)
 @pytest.mark.slow
 def test_however_it_is_spread_it_is_the_same_training(
     options: tuple[str, ...], processes: int, undisturbed: Path, token_table: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "undisturbed")
     done = train(run, token_table, *options, processes=processes)
-    assert done.returncode == 0 and "Warning" not in done.stderr and "recompile_limit" not in done.stderr, done.stderr
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     assert_same_curve(run, undisturbed)
     ours, theirs = (json.loads((folder / "record.json").read_text())["parameters"] for folder in (run, undisturbed))
     assert ours == theirs, "whole parameters are counted where each process holds a share"
@@ -82,10 +82,12 @@ def sharded(token_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_a_sharded_training_goes_on_otherwise(
     options: tuple[str, ...], processes: int, sharded: Path, undisturbed: Path, token_table: Path, tmp_path: Path
 ) -> None:
+    """Whole and in shares, eager and compiled; its first updates are those of shares and micro-batches."""
     run = tmp_path / "undisturbed"
     shutil.copytree(sharded, run)
     done = train(run, token_table, *options, processes=processes)
     assert done.returncode == 0 and "resumed after step" in done.stderr, done.stderr
+    assert "Warning" not in done.stderr and "recompile_limit" not in done.stderr, done.stderr
     assert_same_curve(run, undisturbed)
 
 

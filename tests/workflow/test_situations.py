@@ -52,14 +52,12 @@ def unlink(*patterns: str) -> Callable[[Project], object]:
 SITUATIONS: dict[str, tuple[Callable[[Project], object] | None, tuple[str, ...], set[str]]] = {
     "nothing": (None, (), set()),
     "marker lost": (unlink(f"results/runs/{MLP}-*/done"), (), set()),
-    "all markers lost": (unlink("results/**/done*", "resources/**/done*"), (), EXHIBITS),
     "record of a run lost": (unlink(*(f"results/runs/{MLP}-*/{name}" for name in ("done", "record.json"))), (), {MLP}),
     "notes of Snakemake lost": (remove(".snakemake"), (), set()),
     "shown report lost": (remove("results/reports"), (), set()),
     "other times": (touch("results/**/*", "resources/**/*"), (), set()),
     "all output deleted": (lambda project: project.snakemake("--delete-all-output"), (), EXHIBITS),
-    "-R pretrain": (None, ("-R", "pretrain"), set()),
-    "-R many": (None, ("-R", "evaluate", "aggregate", "mirror_source", "tokenize"), set()),
+    "-R": (None, ("-R", "pretrain", "evaluate", "aggregate", "mirror_source", "tokenize"), set()),
     # Snakemake deletes declared pictures and pages before it starts their jobs
     "-F": (None, ("-F",), EXHIBITS),
     "all triggers": (None, ("--rerun-triggers", "mtime", "input", "params", "code", "software-env"), EXHIBITS),
@@ -85,12 +83,6 @@ def test_what_is_lost_is_made_again_and_nothing_else(used: Project, name: str) -
     assert files_of_exhibits(used) == exhibits
     assert (used.folder / "results/reports/test/figures/figure5.png").is_file()
     assert used.planned() == {} and used.deconattn("verify").returncode == 0
-
-
-@pytest.mark.slow
-def test_a_table_by_force(used: Project) -> None:
-    (table,) = used.folder.glob("results/tables/test-????????/done")
-    assert launch(used, "-f", str(table.relative_to(used.folder))) == set()
 
 
 @pytest.mark.slow
