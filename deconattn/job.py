@@ -17,7 +17,7 @@ from typing import Any
 
 from deconattn.errors import UserError
 from deconattn.experiment import record
-from deconattn.experiment.code import kept, read_again, roots_of
+from deconattn.experiment.code import reach, read_again, roots_of
 from deconattn.pieces import Pieces
 
 WEIGHTS = "model/model.safetensors"
@@ -111,10 +111,10 @@ def load_and_check(spec: dict[str, Any], folder: Path) -> None:
         UserError: the code was edited while the job was waiting, a folder that the spec names has no record, a run no weights.
     """
     if "code" in spec:
-        for module in kept(*roots_of(spec))["modules"]:
+        for module in reach(*roots_of(spec))["modules"]:
             importlib.import_module(module)
         read_again()
-        if (now := kept(*roots_of(spec))["digest"]) != spec["code"]:
+        if (now := reach(*roots_of(spec))["digest"]) != spec["code"]:
             raise UserError(
                 f"{folder / record.SPEC}: written for code {spec['code']}, but the code here is {now}: it was edited since; "
                 "start snakemake again"
@@ -132,7 +132,7 @@ def write_record(
     folder: Path, spec: dict[str, Any], files: Iterable[str], started: float, part: str = "", **facts: Any
 ) -> None:
     """Write the record of a job, with the code that did it and the state of what it was made from."""
-    ended, code = time.time(), kept(*roots_of(spec))
+    ended, code = time.time(), reach(*roots_of(spec))
     facts |= {"started": started, "ended": ended, "seconds": ended - started, **facts}
     facts |= {"made_by": code["digest"], "definitions": code["definitions"]}
     facts["sources"] = _sources(spec)

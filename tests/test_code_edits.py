@@ -54,7 +54,7 @@ def test_a_formula_of_costs_changes_the_costs_alone(copied: Path) -> None:
 
 
 def test_every_variant_has_its_own_digest_and_a_new_one_leaves_the_others(copied: Path) -> None:
-    found = {name: code.code_digest(*code.roots("pretrain", name)) for name in mixers.names()}
+    found = {name: code.reach(*code.roots("pretrain", name))["digest"] for name in mixers.names()}
     assert len(set(found.values())) == len(found)
     (copied / "mixers/mine.py").write_text("import deconattn.mixers.standard\nclass Mine: ...\n")
     assert digests(copied, "pretrain") == [found["approximate"]]
@@ -63,7 +63,7 @@ def test_every_variant_has_its_own_digest_and_a_new_one_leaves_the_others(copied
 
 def test_every_entry_is_there() -> None:
     for stage in code.ENTRIES:
-        assert code.modules(*code.roots(stage)), stage
+        assert code.reach(*code.roots(stage))["modules"], stage
 
 
 ALLOWED = {

@@ -6,7 +6,7 @@ import pytest
 
 from deconattn.exhibits import EXHIBITS
 from deconattn.experiment import grid
-from deconattn.experiment.code import definitions, roots_of
+from deconattn.experiment.code import reach, roots_of
 from deconattn.experiment.grid import Run
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.load import load_settings
@@ -131,7 +131,7 @@ def test_a_run_is_evaluated_in_the_modes_and_at_the_lengths_that_it_has(load):
     for run, one in evaluations.items():
         heldout = [16, 32] if run.variant == "rndembqk" else [16, 32, 64]
         assert one.spec["context_lengths"] == {"copa": [32], "rte": [32], "heldout": heldout}
-        reached = definitions(*roots_of(one.spec))
+        reached = reach(*roots_of(one.spec))["definitions"]
         assert ("deconattn.mixers.softplus_reweighted.SoftplusReweighted" in reached) == (run.variant == "softplus")
 
 

@@ -16,7 +16,7 @@ from deconattn import bf16
 from deconattn.errors import UserError
 from deconattn.experiment import grid
 from deconattn.experiment.artefact import Artefact
-from deconattn.experiment.code import definitions, roots_of
+from deconattn.experiment.code import reach, roots_of
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.load import load_settings
 from deconattn.experiment.prices import prices
@@ -49,7 +49,7 @@ def changes(record: dict[str, Any], spec: dict[str, Any]) -> list[str]:
                 for each in (record["spec"], spec))  # fmt: skip
     found = differences(old, new)
     if record["spec"].get("code") != spec.get("code"):
-        before, after = record.get("definitions") or {}, definitions(*roots_of(spec))
+        before, after = record.get("definitions") or {}, reach(*roots_of(spec))["definitions"]
         for name in sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)):
             kind = "added" if name not in before else "removed" if name not in after else "changed"
             found.append(f"{CODE}{name} {kind}")

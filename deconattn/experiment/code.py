@@ -20,8 +20,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from deconattn.errors import UserError
 from deconattn.exhibits import EXHIBITS
 from deconattn.experiment.code_tree import WHOLE, Definition, Package, Part, Unit, targets
 from deconattn.experiment.memo import Memo
@@ -95,48 +96,57 @@ def roots_of(spec: dict[str, Any]) -> list[str]:
 
 def code_of(spec: dict[str, Any]) -> str:
     """Digest of the code that the job of a spec can reach."""
-    digest: str = kept(*roots_of(spec))["digest"]
-    return digest
+    return reach(*roots_of(spec))["digest"]
 
 
-def kept(*roots: str) -> dict[str, Any]:
-    """Digest, modules and definitions of what is reached, kept for other processes until a file of this package changes."""
+class Reach(TypedDict):
+    """What is reached from some roots."""
 
-    def find() -> dict[str, Any]:
-        return {"digest": code_digest(*roots), "modules": modules(*roots), "definitions": definitions(*roots)}
+    digest: str
+    modules: list[str]  # those of this package that are imported when all of it is run, in alphabetical order
+    definitions: dict[
+        str, str
+    ]  # full name of each, methods too → hash of its own tree: what tells *where* code differs
 
-    found: dict[str, Any] = _memo().of(" ".join(roots), find)
-    return found
+
+def reach(*roots: str) -> Reach:
+    """What is reached from full names of functions, classes or whole modules.
+
+    It is kept for other processes until a file of this package changes.
+
+    Raises:
+        UserError: one changed while the package was read.
+    """
+    memo = _memo()
+
+    def find() -> Reach:
+        package = _package()
+        modules, definitions = sorted(package.reached(roots)[1]), package.definitions(roots)
+        found = Reach(digest=package.digest(roots), modules=modules, definitions=definitions)
+        if _state() != memo.state:
+            raise UserError(f"{PACKAGE}: a file changed while the package was read; start again")
+        return found
+
+    return memo.of(" ".join(roots), find)
 
 
 def read_again() -> None:
     """What is asked from now on is of the package's files as they are now."""
-    for function in (_memo, _package, code_digest):
-        function.cache_clear()
+    _memo.cache_clear()
+    _package.cache_clear()
 
 
 @cache
-def _memo() -> Memo:
+def _memo() -> Memo[Reach]:
+    return Memo("code", _state())
+
+
+def _state() -> str:
+    """SHA-256 over the package's files, and the Python that parses them."""
     state = hashlib.sha256(sys.version.encode())
     for path in sorted(PACKAGE.rglob("*.py")):
         state.update(f"{path.relative_to(PACKAGE)}\0".encode("utf-8", "surrogateescape") + path.read_bytes())
-    return Memo("code", state.hexdigest())
-
-
-@cache
-def code_digest(*roots: str) -> str:
-    """Digest of all that is reached from `roots`: full names of functions, classes or whole modules."""
-    return _package().digest(frozenset(roots))
-
-
-def definitions(*roots: str) -> dict[str, str]:
-    """Full name of each definition and method that is reached → hash of its own tree: what tells *where* code differs."""
-    return _package().definitions(roots)
-
-
-def modules(*roots: str) -> list[str]:
-    """Modules of this package that are imported when all that is reached is run, in alphabetical order."""
-    return sorted(_package().reached(roots)[1])
+    return state.hexdigest()
 
 
 @cache

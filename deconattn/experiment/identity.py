@@ -14,7 +14,7 @@ from typing import Any
 from deconattn.exhibits import EXHIBITS
 from deconattn.experiment import grid
 from deconattn.experiment.artefact import Artefact, folders_of, make_artefact
-from deconattn.experiment.code import PACKAGE, kept, roots_of
+from deconattn.experiment.code import PACKAGE, reach, roots_of
 from deconattn.experiment.data_identity import RESULTS, DataIdentity, reads_text
 from deconattn.experiment.grid import Run
 from deconattn.experiment.load import Settings
@@ -182,7 +182,7 @@ class Identity(DataIdentity):
             stage = "table" if EXHIBITS[name].is_table else "figure"
             options = getattr(self.settings.exhibits, name).model_dump(mode="json")
             facts: dict[str, Any] = {"exhibit": name, "options": options}
-            reached = kept(*roots_of({"stage": stage, **facts}))["modules"]
+            reached = reach(*roots_of({"stage": stage, **facts}))["modules"]
             for module, file in (("published", "published_results.csv"), ("claims", "claims.csv")):
                 if f"deconattn.report.{module}" in reached:
                     facts[module] = sha256_file(PACKAGE / "report" / file)

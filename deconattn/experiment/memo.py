@@ -6,13 +6,15 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 from deconattn.experiment.record import read_object
 from deconattn.files import write_json
 
+Value = TypeVar("Value")
 
-class Memo:
+
+class Memo(Generic[Value]):
     """Values by key in `<cache>/deconattn/<name>.json`, for one state of what they are made from.
 
     A file that is broken, or of another state, counts as empty and is replaced. Where nothing can be written, the next launch
@@ -24,9 +26,9 @@ class Memo:
         self.file, self.state = Path(cache, "deconattn", f"{name}.json"), state
         held = read_object(self.file) or {}
         known = held.get("values") if held.get("state") == state else None
-        self.known: dict[str, Any] = known if isinstance(known, dict) else {}
+        self.known: dict[str, Value] = known if isinstance(known, dict) else {}
 
-    def of(self, key: str, make: Callable[[], Any]) -> Any:
+    def of(self, key: str, make: Callable[[], Value]) -> Value:
         """The value of a key, worked out if it is not known."""
         if key not in self.known:
             self.known[key] = make()

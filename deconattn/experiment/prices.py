@@ -15,7 +15,7 @@ from typing import Any
 
 from deconattn.experiment import grid
 from deconattn.experiment.artefact import Artefact
-from deconattn.experiment.code import kept, roots
+from deconattn.experiment.code import reach, roots
 from deconattn.experiment.data_identity import RESULTS
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.memo import Memo
@@ -134,7 +134,7 @@ class _Formulas:
     """Parameters and FLOPs of a spec, kept on disk: computing them takes an import of torch, and seconds for a large grid."""
 
     def __init__(self, ident: Identity) -> None:
-        self.memo = Memo("costs")
+        self.memo: Memo[list[int]] = Memo("costs")
         self.lengths = {model: ident.settings.tokens_of(model).context_length for model in ident.token_tables}
         self.vocabularies = {model: vocabulary(ident, model) or ASSUMED_VOCABULARY for model in ident.token_tables}
 
@@ -152,9 +152,8 @@ class _Formulas:
             config = ModelConfig.from_dict({**model, "vocab_size": size})
             return [parameter_count(config), training_flops(config, sequences, length)]
 
-        code = kept(*roots("costs", model["variant"], "standard"))["digest"]
-        found: list[int] = self.memo.of(short_hash([code, model, size, length, sequences]), compute)
-        return found
+        code = reach(*roots("costs", model["variant"], "standard"))["digest"]
+        return self.memo.of(short_hash([code, model, size, length, sequences]), compute)
 
 
 def vocabulary(ident: Identity, model: str) -> int | None:

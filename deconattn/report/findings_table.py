@@ -241,7 +241,7 @@ def _row(finding: Finding, each: Compared) -> dict[str, Any]:
     row |= {"of_checkpoints": each.of_checkpoints, "of_variant": each.of_variant, "comparisons": finding.comparisons}
     row |= {"needed": "; ".join(each.needed), "settings": "; ".join(each.settings)}
     if items is not None and seeds is not None:
-        row |= {name: getattr(items, name) for name in ("value", "over", "number", "low", "high")}
+        row |= {name: getattr(items, name) for name in ("value", "over", "number", "low", "high", "p")}
         row |= {"seeds": seeds.number, "seeds_value": seeds.value, "seeds_low": seeds.low, "seeds_high": seeds.high}
     return row
 

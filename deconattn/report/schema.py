@@ -84,7 +84,7 @@ FINDINGS = pa.schema(  # a row a comparison: left − right, with bounds over do
         *_whole("comparisons"),
         *_real("level", "published", "value"),
         *_text("over"),
-        *_real("number", "low", "high"),
+        *_real("number", "low", "high", "p"),
         *_whole("seeds"),
         *_real("seeds_value", "seeds_low", "seeds_high"),
         *_text("of_checkpoints", "of_variant", "needed", "settings"),

@@ -142,8 +142,8 @@ class Scored:
             return "no task that both answered with the same seed"
         both = [(other[seeds].mean(axis=1).to_numpy(), one[seeds].mean(axis=1).to_numpy()) for other, one in found]
         by_seed = [np.mean([pair[side][seeds].mean() for pair in found], axis=0).tolist() for side in (0, 1)]
-        standard, variant = both[0]
-        if len(both) == 1 and all(np.isin(answers, (0, 1)).all() for answers in both[0]):
+        if len(both) == 1 and np.isin(both[0], (0, 1)).all():
+            standard, variant = both[0]
             over_items = statistics.accuracy(standard.astype(bool), variant.astype(bool), level)
         else:
             over_items = statistics.mean_accuracy(both, level)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from deconattn.errors import UserError
 from deconattn.experiment import code
+from deconattn.experiment.code import Code
 from deconattn.experiment.memo import Memo
-from deconattn.job import load_and_check
 
 
 def test_values_are_kept_for_one_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,32 +41,44 @@ def test_where_nothing_can_be_written_values_are_worked_out(tmp_path: Path, monk
 
 def test_what_is_kept_of_the_code_is_that_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    roots = code.roots("pretrain", "mlp")
+    roots, package = code.roots("pretrain", "mlp"), Code(code.PACKAGE)
     for _ in range(2):
         code.read_again()  # as in a new process
-        found = code.kept(*roots)
-        assert found["digest"] == code.code_digest(*roots) and found["modules"] == code.modules(*roots)
-        assert found["definitions"] == code.definitions(*roots)
+        found = code.reach(*roots)
+        assert found["digest"] == package.digest(roots) and found["definitions"] == package.definitions(roots)
+        assert found["modules"] == sorted(package.reached(roots)[1])
     assert (tmp_path / "deconattn/code.json").is_file()
     code.read_again()
 
 
-def test_what_is_edited_while_a_job_imports_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = shutil.copytree(code.PACKAGE, tmp_path / code.NAME, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(code, "PACKAGE", package)
-    code.read_again()
-    spec = {"stage": "side_text"}
-    spec["code"] = code.code_of(spec)
-    code.read_again()
-    load_and_check(spec, tmp_path)
+WHILE_IMPORTING = """
+spec = {"stage": "side_text"}
+spec["code"] = code.code_of(spec)
+load_and_check(spec, Path("folder"))
+"""
+WHILE_READING = """
+code._memo()
+with open("deconattn/layers.py", "a") as file:
+    file.write("print()")
+code.code_of({"stage": "side_text"})
+"""
 
-    def import_and_edit(module: str) -> None:
-        (package / "data/tokens.py").write_text((package / "data/tokens.py").read_text() + "\nprint()\n")
 
-    monkeypatch.setattr("deconattn.job.importlib.import_module", import_and_edit)
-    code.read_again()
-    with pytest.raises(UserError, match="it was edited since"):
-        load_and_check(spec, tmp_path)
-    monkeypatch.undo()
-    code.read_again()
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [(WHILE_IMPORTING, "it was edited since; start snakemake again"), (WHILE_READING, "while the package was read")],
+    ids=["importing", "reading"],
+)
+def test_an_edit_is_noticed_while_a_process_is(program: str, said: str, tmp_path: Path) -> None:
+    package = shutil.copytree(code.PACKAGE, tmp_path / "deconattn", ignore=shutil.ignore_patterns("__pycache__"))
+    with open(package / "data/tokens.py", "a") as file:  # a module that is edited as soon as it is imported
+        file.write('\nwith open(__file__, "a") as itself:\n    itself.write("print()")\n')
+    start = (
+        "from pathlib import Path\nfrom deconattn.experiment import code\nfrom deconattn.job import load_and_check\n"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", start + program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert said in done.stderr, done.stderr
+    kept = tmp_path / "cache/deconattn/code.json"
+    assert kept.exists() == (program == WHILE_IMPORTING), "nothing is kept of files that changed while they were read"

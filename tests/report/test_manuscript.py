@@ -14,11 +14,11 @@ from deconattn.report.manuscript import FILES, write_manuscript
 from tests.conftest import skip_or_fail
 from tests.make_results import PAPER_SIZES, make_runs, report
 
+pytestmark = pytest.mark.slow
 GIVEN = {
     "table_findings": {"models": ["500m"]}, "table1": {"model": "500m"}, "table4": {"model": "500m", "paper": "apart"},
     "figure4": {"models": ["500m"]}, "figure5": {"models": ["500m"]},
 }  # fmt: skip
-pytestmark = pytest.mark.slow
 ARTICLE = r"""\documentclass[twocolumn]{article}
 \usepackage[T1]{fontenc}\usepackage{array,booktabs,graphicx}\usepackage[margin=0.75in]{geometry}
 \newcommand{\reportpath}{results of mine}

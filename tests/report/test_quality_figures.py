@@ -20,7 +20,6 @@ from deconattn.exhibits import EXHIBITS
 from deconattn.report import style
 from deconattn.report.draw import Drawing, make
 from deconattn.report.pareto_figure import WIDEST, front
-from tests.conftest import slow
 from tests.figure_words import assert_words_apart, words
 from tests.make_results import NANO, PAPER_SIZES, SIMPLE, Size, make_runs, report
 
@@ -75,8 +74,6 @@ CASES: dict[tuple[str, str], dict[str, Any]] = {
     ("figure_pareto", "tiny"): {"models": ["nano"]},
 }
 
-LARGE = ("seeds", "paper")
-
 
 def drawn(exhibit: str, name: str, tables: dict[str, Path]) -> Drawing:
     with style.styled():
@@ -85,7 +82,7 @@ def drawn(exhibit: str, name: str, tables: dict[str, Path]) -> Drawing:
 
 @pytest.mark.parametrize(
     ("exhibit", "name"),
-    [*(case for case in CASES if case[1] not in LARGE), *slow(*(case for case in CASES if case[1] in LARGE))],
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[1] in ("seeds", "paper") else []) for case in CASES],
 )
 def test_all_words_can_be_read(exhibit: str, name: str, tables: dict[str, Path]) -> None:
     with style.styled():

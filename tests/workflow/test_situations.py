@@ -70,7 +70,7 @@ def files_of_exhibits(project: Project) -> dict[str, str]:
     """File → SHA-256 of its bytes, of each format of each exhibit."""
     kinds = {*TABLE_KINDS, *FIGURE_KINDS}
     paths = [path for path in project.folder.glob("results/exhibits/*/*.*") if path.suffix[1:] in kinds]
-    return {path.name: sha256_file(path) for path in paths if path.name not in ("record.json", "spec.json")}
+    return {str(path): sha256_file(path) for path in paths if path.name not in ("record.json", "spec.json")}
 
 
 @pytest.mark.parametrize("name", ["nothing", "marker lost", *slow(*list(SITUATIONS)[2:])])
