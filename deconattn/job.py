@@ -17,7 +17,7 @@ from typing import Any
 
 from deconattn.errors import UserError
 from deconattn.experiment import record
-from deconattn.experiment.code import reach, read_again, roots_of
+from deconattn.experiment.code import keep, reach, read_again, roots_of
 from deconattn.pieces import Pieces
 
 WEIGHTS = "model/model.safetensors"
@@ -119,6 +119,7 @@ def load_and_check(spec: dict[str, Any], folder: Path) -> None:
                 f"{folder / record.SPEC}: written for code {spec['code']}, but the code here is {now}: it was edited since; "
                 "start snakemake again"
             )
+        keep()
     for source in record.made_from(spec):
         if record.read_record(source) is None and not (spec["stage"] == "page" and _comes_back(source)):
             raise UserError(f"{record.record_path(source)}: no such record, and it is needed; start snakemake again")

@@ -110,24 +110,25 @@ class Reach(TypedDict):
 
 
 def reach(*roots: str) -> Reach:
-    """What is reached from full names of functions, classes or whole modules.
-
-    It is kept for other processes until a file of this package changes.
-
-    Raises:
-        UserError: one changed while the package was read.
-    """
-    memo = _memo()
+    """What is reached from full names of functions, classes or whole modules."""
 
     def find() -> Reach:
         package = _package()
         modules, definitions = sorted(package.reached(roots)[1]), package.definitions(roots)
-        found = Reach(digest=package.digest(roots), modules=modules, definitions=definitions)
-        if _state() != memo.state:
-            raise UserError(f"{PACKAGE}: a file changed while the package was read; start again")
-        return found
+        return Reach(digest=package.digest(roots), modules=modules, definitions=definitions)
 
-    return memo.of(" ".join(roots), find)
+    return _memo().of(" ".join(roots), find)
+
+
+def keep() -> None:
+    """Keep what has been found for other processes, until a file of this package changes.
+
+    Raises:
+        UserError: one changed while the package was read.
+    """
+    if _state() != _memo().state:
+        raise UserError(f"{PACKAGE}: a file changed while the package was read; start again")
+    _memo().keep()
 
 
 def read_again() -> None:
@@ -166,6 +167,7 @@ class Code(Package):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.unit = cache(lambda definition: Unit(self, definition))
+        self.own = cache(self._own)
 
     def reached(self, roots: Iterable[str]) -> tuple[set[Definition], set[str]]:
         """All definitions that are reached, statements that work on import among them, and the modules that are imported."""
@@ -212,11 +214,11 @@ class Code(Package):
         found, modules = sorted(each for each in self.reached(roots)[0] if each.name != WHOLE), {}
         for module in {each.module for each in found}:
             modules[f"{module}.(imports)"] = _hash(sorted(self.module(module).libraries), {})[:8]
-        return modules | {
-            ".".join(filter(None, [*definition, method])): _hash(piece, {})[:8]
-            for definition in found
-            for method, piece in self.unit(definition).pieces.items()
-        }
+        return modules | {name: own for definition in found for name, own in self.own(definition).items()}
+
+    def _own(self, definition: Definition) -> dict[str, str]:
+        pieces = self.unit(definition).pieces.items()
+        return {".".join(filter(None, [*definition, method])): _hash(piece, {})[:8] for method, piece in pieces}
 
     def constant(self, module: str, name: str) -> object:
         """What the class of a module assigns to `name`, itself or a base in this package; None if none does."""

@@ -14,7 +14,7 @@ from typing import Any
 from deconattn.exhibits import EXHIBITS
 from deconattn.experiment import grid
 from deconattn.experiment.artefact import Artefact, folders_of, make_artefact
-from deconattn.experiment.code import PACKAGE, reach, roots_of
+from deconattn.experiment.code import PACKAGE, keep, reach, roots_of
 from deconattn.experiment.data_identity import RESULTS, DataIdentity, reads_text
 from deconattn.experiment.grid import Run
 from deconattn.experiment.load import Settings
@@ -54,7 +54,9 @@ class Identity(DataIdentity):
             *self.exhibits.values(),
             *([self.page] if self.exhibits else []),
         ]
-        return {str(one.folder): one for one in everything}
+        found = {str(one.folder): one for one in everything}
+        keep()
+        return found
 
     # ---- runs ---------------------------------------------------------------------------------------------------------
     @cached_property

@@ -92,6 +92,7 @@ def prices(
                 total,
             )
         )
+    formulas.memo.keep()
     return found
 
 

@@ -15,13 +15,18 @@ from deconattn.experiment.code import Code
 from deconattn.experiment.memo import Memo
 
 
+def asked(name: str, state: str, value: int) -> int:
+    """What one process after another is told, each of which would find another value."""
+    memo: Memo[int] = Memo(name, state)
+    found = memo.of("a", lambda: value)
+    memo.keep()
+    return found
+
+
 def test_values_are_kept_for_one_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert Memo("sums", "first").of("a", lambda: 1) == 1
-    assert Memo("sums", "first").of("a", lambda: 2) == 1
-    assert Memo("sums", "second").of("a", lambda: 3) == 3
-    assert Memo("others", "first").of("a", lambda: 4) == 4
-    assert Memo("sums", "first").of("a", lambda: 5) == 5
+    asks = [("sums", "first"), ("sums", "first"), ("sums", "second"), ("others", "first"), ("sums", "first")]
+    assert [asked(*each, number) for number, each in enumerate(asks)] == [0, 0, 2, 3, 4]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"state": "first"}', '{"state": "first", "values": [1]}'])
@@ -29,14 +34,13 @@ def test_a_broken_file_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "deconattn").mkdir()
     (tmp_path / "deconattn/sums.json").write_text(content)
-    assert Memo("sums", "first").of("a", lambda: 1) == 1
-    assert Memo("sums", "first").of("a", lambda: 2) == 1
+    assert [asked("sums", "first", number) for number in (1, 2)] == [1, 1]
 
 
 def test_where_nothing_can_be_written_values_are_worked_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert Memo("sums").of("a", lambda: 1) == 1
+    assert [asked("sums", "first", number) for number in (1, 2)] == [1, 2]
 
 
 def test_what_is_kept_of_the_code_is_that_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +51,7 @@ def test_what_is_kept_of_the_code_is_that_of_the_files(tmp_path: Path, monkeypat
         found = code.reach(*roots)
         assert found["digest"] == package.digest(roots) and found["definitions"] == package.definitions(roots)
         assert found["modules"] == sorted(package.reached(roots)[1])
+        code.keep()
     assert (tmp_path / "deconattn/code.json").is_file()
     code.read_again()
 
@@ -54,6 +59,7 @@ def test_what_is_kept_of_the_code_is_that_of_the_files(tmp_path: Path, monkeypat
 WHILE_IMPORTING = """
 spec = {"stage": "side_text"}
 spec["code"] = code.code_of(spec)
+code.keep()
 load_and_check(spec, Path("folder"))
 """
 WHILE_READING = """
@@ -61,6 +67,7 @@ code._memo()
 with open("deconattn/layers.py", "a") as file:
     file.write("print()")
 code.code_of({"stage": "side_text"})
+code.keep()
 """
 
 
