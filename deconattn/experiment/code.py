@@ -100,13 +100,15 @@ def code_of(spec: dict[str, Any]) -> str:
 
 
 class Reach(TypedDict):
-    """What is reached from some roots."""
+    """What is reached from some roots.
+
+    modules: those of this package that are imported when all of it is run, in alphabetical order. definitions: full name of
+    each, methods too → hash of its own tree, which tells *where* code differs.
+    """
 
     digest: str
-    modules: list[str]  # those of this package that are imported when all of it is run, in alphabetical order
-    definitions: dict[
-        str, str
-    ]  # full name of each, methods too → hash of its own tree: what tells *where* code differs
+    modules: list[str]
+    definitions: dict[str, str]
 
 
 def reach(*roots: str) -> Reach:
