@@ -198,9 +198,9 @@ def analyse(spec: dict[str, Any], options: Namespace) -> list[str]:
     """Measure the attention maps and scores of a trained run."""
     from deconattn.analysis.run import analyse_run
 
-    run, heldout = Path(spec["made_from"]["run"]), Path(spec["made_from"]["tokens"]) / "heldout.parquet"
+    run, tokens = (Path(spec["made_from"][name]) for name in ("run", "tokens"))
     length = spec["context_length"]
-    analyse_run(run, heldout, context_length=length, device=options.device, out_folder=options.folder)
+    analyse_run(run, tokens, context_length=length, device=options.device, out_folder=options.folder)
     return ["attention.parquet", "scores.parquet"]
 
 

@@ -38,7 +38,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # worker ends with one while the others have nothing left.
 LONGEST = (
     "workflow/test_whole_way.py::test_every_stage_leaves_what_it_should", "cluster", "training/test_soak", "training",
-    "report/test_figures", "evaluation/test_numbers", "report/test_attention_figures", "mixers/test_compiled",
+    "report/test_figures", "evaluation/test_numbers", "report/test_attention_figures",
     "mixers/test_faults", "workflow", "web",
 )  # fmt: skip
 # One worker has all of a file whose fixtures take longer than most of its tests.

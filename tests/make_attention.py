@@ -18,6 +18,7 @@ from deconattn.analysis.histogram import ScoreHistogram
 from deconattn.analysis.schema import ATTENTION, SCORES, with_reason
 from deconattn.config import ModelConfig
 from deconattn.decoder import LanguageModel, initialise
+from deconattn.files import sha256_file, write_json
 from deconattn.training.checkpoint import weights_of
 
 FIXED = ("rndembqk", "fixedseqqk")
@@ -121,8 +122,10 @@ def save_tiny_model(folder: Path, variant: str, layout: str, scale: float = 4.0)
     return config.to_dict()
 
 
-def write_heldout(path: Path, documents: list[list[int]]) -> Path:
-    """Held-out documents of these tokens."""
-    tokens = pa.array(documents, pa.list_(pa.uint16()))
+def write_heldout(folder: Path, documents: list[list[int]]) -> Path:
+    """What a token table has of held-out documents, here of these tokens."""
+    folder.mkdir()
+    path, tokens = folder / "heldout.parquet", pa.array(documents, pa.list_(pa.uint16()))
     pq.write_table(pa.table({"text": ["…"] * len(documents), "tokens": tokens}), path)
-    return path
+    write_json(folder / "manifest.json", {"heldout": {"file": path.name, "sha256": sha256_file(path)}})
+    return folder

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from deconattn.analysis import indicators, layers
 from deconattn.analysis.histogram import edges
-from deconattn.analysis.run import analyse_run, spread_rows
+from deconattn.analysis.run import analyse_run, spread
 from deconattn.analysis.schema import reason_of
+from deconattn.data.table import heldout_rows
 from deconattn.errors import UserError
 from tests.analysis.test_indicators import loop_form
 from tests.make_attention import save_tiny_model, write_heldout
@@ -42,7 +43,7 @@ def make_run(root: Path, variant: str, layout: str, status: str = "finished", sc
 def heldout(tmp_path: Path) -> Path:
     random = np.random.default_rng(5)
     documents = [random.integers(1, 61, n).tolist() + [0] for n in (17, 3, 40, 25, 9)]
-    return write_heldout(tmp_path / "heldout.parquet", documents)
+    return write_heldout(tmp_path / "tokens", documents)
 
 
 def analyse(folder: Path, heldout: Path, out: Path | None = None, sequences: int = 32) -> tuple[Path, Path]:
@@ -74,7 +75,7 @@ def test_analysis_of_a_run_agrees_with_the_naive_decoder(
     paths = analyse(folder, heldout, sequences=3)
     assert paths == (folder / "attention.parquet", folder / "scores.parquet")
     attention, scores = (pq.read_table(path).to_pandas() for path in paths)
-    trace = reference(folder, spread_rows(heldout, LENGTH, 3))
+    trace = reference(folder, spread(heldout_rows(heldout, LENGTH), 3))
     standard = {layer: variant == "standard" or (layout == "even" and layer % 2 == 0) for layer in (1, 2, 3, 4)}
     present = [layer for layer in standard if variant != "mlp" or standard[layer]]
     assert sorted(attention["layer"].unique()) == sorted(scores["layer"].unique()) == present
@@ -153,11 +154,11 @@ def test_what_diverged_or_is_not_finite_leaves_no_rows_but_the_reason(
 
 def test_rows_are_spread_over_all_of_the_heldout_text(tmp_path: Path) -> None:
     documents = [list(range(1, n)) + [0] for n in (30, 2, 55, 8, 21, 300)]
-    path = write_heldout(tmp_path / "heldout.parquet", documents)
+    path = write_heldout(tmp_path / "tokens", documents)
     packed = np.array([token for document in documents for token in document])
-    every = spread_rows(path, 16, 10_000)
+    every = spread(heldout_rows(path, 16), 10_000)
     assert np.array_equal(every, packed[: len(packed) // 16 * 16].reshape(-1, 16))
-    few = spread_rows(path, 16, 4)
+    few = spread(every, 4)
     assert np.array_equal(few, every[[0, len(every) // 4, len(every) // 2, 3 * len(every) // 4]])
 
 
@@ -171,8 +172,8 @@ def test_what_does_not_fit_is_one_clear_line(tmp_path: Path, heldout: Path) -> N
         assert not list(folder.glob("*.parquet")), "a failed analysis must leave no table"
 
     refused("local focus 3: a map of 3 positions has none", length=3)
-    refused("nowhere.parquet: cannot be read", tmp_path / "nowhere.parquet")
-    refused("2 held-out tokens do not fill one row of 12", write_heldout(tmp_path / "short.parquet", [[1], [0]]))
+    refused("nowhere/manifest.json: no such file", tmp_path / "nowhere")
+    refused("the held-out documents do not fill one row of 12", write_heldout(tmp_path / "short", [[1], [0]]))
     (folder / "model" / "model.safetensors").write_bytes(b"torn")
     refused("not a whole safetensors file")
     (folder / "record.json").unlink()

@@ -1,7 +1,7 @@
 """The suite that every file in `deconattn/mixers` is held to; `pytest tests/mixers -k <variant>` runs it for one.
 
 What it runs on: each registered variant × {uniform, even} × {one key head a query head, two query heads a key head}.
-At every length of 1, 2, 31, 33, 127 and 257: rows of the map, map = forward = steps, logits and gradients of whole models,
+At every length of 1, 2, 31, 33 and 257: rows of the map, map = forward = steps, logits and gradients of whole models,
 prefill + decode, perturbed futures. At one or two of them: what does not depend on the length or costs a generation, and
 there layouts take turns with heads (`PAIRS`). `standard` is the same model in any layout and stands once.
 Layouts other than these two, head norms, biases and tied embeddings meet pairwise in `test_models.py`.

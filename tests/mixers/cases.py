@@ -41,7 +41,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "both": {"qk_norm": True, "attention_bias": True},
     "neither": {"qk_norm": False, "attention_bias": False},
 }
-LENGTHS = (1, 2, 31, 33, 127, 257)
+LENGTHS = (1, 2, 31, 33, 257)
 FLOAT64, FLOAT32, BF16 = 1e-12, 2e-6, 8e-3  # budgets, relative RMS
 SENSITIVE = {
     "softplus_reweighted": 5

@@ -40,6 +40,7 @@ def test_its_gradients_in_bf16_are_those_of_an_eager_one(variant: str) -> None:
     loss.compile_parts(len(ids))
     compiled = gradients(loss, ids)
     assert counters["stats"]["unique_graphs"] >= 2  # two kinds of layer, or one and the head
+    assert not counters["graph_break"], "a block is one graph"
     for name, gradient in eager.items():
         assert_near(compiled[name], gradient, 1e-5, name)
 

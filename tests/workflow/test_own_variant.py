@@ -60,7 +60,7 @@ def test_the_readmes_variant_goes_the_whole_way(finished_copy: Project) -> None:
     subprocess.run([sys.executable, "-c", FORGETS], cwd=finished_copy.folder, check=True)
     held = suite(finished_copy.folder)
     passed = re.search(r"(\d+) passed, (\d+) deselected", held.stdout)
-    assert held.returncode == 0 and passed and int(passed.group(1)) > 250, held.stdout + held.stderr
+    assert held.returncode == 0 and passed and int(passed.group(1)) > 200, held.stdout + held.stderr
     finished_copy.edit("config/test.yaml", "variants: [rndembqk]", "variants: [rndembqk, window]")
     assert finished_copy.planned()["pretrain"] == 1
     done = finished_copy.snakemake("--quiet", "rules")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch._dynamo.exc import Unsupported
 
 from deconattn import decoder, layers, layouts, side_stream
 from deconattn.decoder import Block, Decoder, LanguageModel
@@ -17,7 +16,6 @@ from deconattn.mixers.standard import Standard
 from deconattn.training import optimizer
 from tests.mixers import (
     test_causality,
-    test_compiled,
     test_golden,
     test_models,
 )
@@ -105,7 +103,7 @@ FAULTS: Faults = {
               "nn.functional.pad(self.embed_tokens(input_ids), (0, 0, 1, 0))[:, :-1]",
               kind("softplus", length=31, dtype=single), "does not know itself"),
     ],
-    # ---- golden numbers, compiled ----
+    # ---- golden numbers ----
     test_golden.test_a_train_step_gives_the_numbers_on_record: [
         Fault("a weight is drawn otherwise", decoder.initialise, "{seed}/", "{seed + 1}/", {"variant": "mlp"},
               r"loss +\| "),
@@ -117,12 +115,6 @@ FAULTS: Faults = {
     test_golden.test_the_numbers_on_record_are_the_references: [
         Fault("numbers of another loss are on record", naive.next_token_loss, ".mean()", ".mean() * 1.0001",
               {"variant": "approximate"}, r"loss +\| "),
-    ],
-    test_compiled.test_a_compiled_model_is_one_graph_with_the_same_gradients: [
-        Fault("what is compiled mixes something else", NonApproximate.mix, "return Run",
-              "return (1 + 1e-6 * torch.compiler.is_compiling()) * Run", {"variant": "nonapproximate"}, "relative RMS"),
-        Fault("the graph breaks in a mixer", Standard.mix, "return F", "torch._dynamo.graph_break()\n    return F",
-              {"variant": "standard"}, "graph_break", Unsupported),
     ],
 }
 # fmt: on
