@@ -1,14 +1,12 @@
-"""What the real Snakemake shows: on a terminal, in a pipe, after a failure, interrupted; and from where it can be started."""
+"""What the real Snakemake shows: on a terminal, in a pipe, after a failure; and from where it can be started."""
 
 from __future__ import annotations
 
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -77,33 +75,6 @@ def test_a_job_that_fails_shows_its_last_lines_and_the_log(project: Project) -> 
     assert re.search(r"^failed: 2 of 5 jobs in \d:\d\d:\d\d, [12] failed; log: \.snakemake/log/", done.stderr, re.M), (
         done.stderr
     )
-
-
-@pytest.mark.slow
-def test_interrupted_it_says_so_and_the_training_saves(project: Project) -> None:
-    project.edit("config/test.yaml", "steps: 12", "steps: 4000")  # a line each 400
-    process = subprocess.Popen(
-        project.command("--until", "pretrain", "--cores", "1"), cwd=project.folder, env=project.environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    logs: list[Path] = []
-    try:
-        for _ in range(1200):
-            logs = [log for log in project.folder.glob("results/runs/*/log/pretrain.log") if "step" in log.read_text()]
-            if logs:
-                break
-            time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
-        said = process.communicate(timeout=120)[0]
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert logs, said
-    assert process.returncode != 0
-    assert "Terminating processes on user request" in said and "Traceback" not in said, said
-    assert re.search(r"^stopped: \d+ of \d+ jobs in ", said, re.M) and "failed" not in said, said
-    assert "stopped by SIGINT after step" in logs[0].read_text()
-    assert list(logs[0].parent.parent.glob("checkpoints/step-*"))
 
 
 @pytest.mark.slow

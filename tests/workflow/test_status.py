@@ -62,6 +62,8 @@ def test_the_state_of_each_run_while_the_grid_runs(finished_copy: Project) -> No
         if grid.poll() is None:
             os.killpg(grid.pid, signal.SIGINT)
         said = grid.communicate(timeout=PATIENCE)[0]
+    assert "Terminating processes on user request" in said and "Traceback" not in said, said
+    assert re.search(r"^stopped: \d+ of \d+ jobs in ", said, re.M), said
     diverged, failed, running, queued = found["runs"][3:]
     states = ["diverged", "failed", "running", "queued"]
     assert [run["state"] for run in (diverged, failed, running, queued)] == states, said
@@ -84,6 +86,7 @@ def test_the_state_of_each_run_while_the_grid_runs(finished_copy: Project) -> No
     assert running["run"] in drawn and queued["run"] not in drawn and min(drawn[running["run"]]["tokens"]) == 4 * 32
     stopped = asked(project)["runs"][5]
     assert stopped["state"] == "stopped" and "stopped by SIGINT after step" in stopped["note"]
+    assert list((project.folder / stopped["folder"]).glob("checkpoints/step-*"))
 
 
 def test_small_models_and_standard_start_first(finished_copy: Project) -> None:
