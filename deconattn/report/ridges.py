@@ -56,7 +56,7 @@ def _draw(results: Results, model: str, variant: str, of_what: str) -> Drawing:
     explanation = (
         f"Every ridge is as high as its peak. The axis is linear up to about ±{linear:g} and logarithmic beyond (asinh). "
         + of_what
-        + (" Dashed: ±10³, with the share of scores beyond, if any, at the right." if large else "")
+        + (" Dashed: ±10³, beside it the share of scores beyond, if any." if large else "")
         + (" Seeds are pooled." if rows.groupby("layout")["run"].nunique().max() > 1 else "")
     )
     layers = int(rows["layer"].max())
@@ -135,7 +135,8 @@ def _ridge(axes: Axes, base: int, rows: pd.DataFrame, edges: np.ndarray, heights
     axes.plot(seeds["p50"].mean(), base, zorder=4, **style.dot(variant, first["layout"] != "uniform", 3.4))
     if beyond := (seeds["share_beyond_1000"] * seeds["total"]).sum() / seeds["total"].sum():
         share = "<0.01 %" if beyond < 1e-4 else f"{100 * beyond:.2g} %"
-        axes.text(1.02, base, share, transform=axes.get_yaxis_transform(), fontsize=style.SMALL, va="center")
+        side, align = (1, "left") if seeds["maximum"].max() > 1000 else (-1, "right")
+        axes.text(1100 * side, base + 0.1, share, fontsize=style.SMALL, va="bottom", ha=align)
 
 
 def _square(variant: str) -> dict[str, Any]:
