@@ -65,7 +65,8 @@ def delta_panel(
         axes.set_xscale("symlog", linthresh=close, linscale=0.7)
         axes.set_xlim(1.4 * low, 1.4 * high)
         steps = (1, 10, 100) if high >= 10 * close else (1, 4)
-        ticks = [-10 * close, -close, 0, *(step * close for step in steps)]
+        least = -10 * close if low < -10 * close else -close  # both would touch
+        ticks = [least, 0, *(step * close for step in steps)]
         style.set_ticks(axes.xaxis, [tick for tick in ticks if low <= tick <= high])
     axes.set_xlabel(LABELS[metric], labelpad=1.5)
 

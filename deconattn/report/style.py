@@ -156,7 +156,7 @@ def empty(axes: Axes, words: str) -> None:
 
 def set_ticks(axis: Axis, ticks: Sequence[float]) -> None:
     """Numbers at these places alone."""
-    axis.set_ticks(ticks, [f"{tick:,g}" for tick in ticks])
+    axis.set_ticks(ticks, [f"{tick:,g}".replace("-", "−") for tick in ticks])
     axis.set_minor_formatter(NullFormatter())
 
 
