@@ -103,7 +103,7 @@ CHANGES = [
         trained(RNDEMB, STANDARD, analysed=ANALYSED), "their runs, with analysis; the report"),
     row("the model", code("decoder.py", "return self.norm(x)", "return x"), ALL),
     row("the training loop", code("training/loop.py", "self.optimizer.step()", "pass"), ALL),
-    row("tokenization", code("data/tokens.py", "characters += len(text)", "characters += 1 + len(text)"),
+    row("tokenization", code("data/tokens.py", "documents + 1, size", "1 + documents, size"),
         ALL | TOKENS | BASELINES, "token table, baselines, all runs; the report"),
     row("evaluation", code("evaluation/scoring.py", "before or [self.prefix_token_id]", "before or [0]"),
         EVALUATED | BASELINES, "baselines, evaluation of all runs; the report"),

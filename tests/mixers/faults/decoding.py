@@ -40,7 +40,7 @@ FAULTS: Faults = {
               kind("approximate", length=257), "decode:"),
         Fault("a prefill's state is one value short", KVCache.append, "found.append(buffer[:, :, :end])",
               "found.append(buffer[:, :, :end].clone())\n        buffer[:, :, end - 1] *= past.most > 0",
-              kind("rndembqk", "even", length=127), "decode:"),
+              kind("rndembqk", "even", length=257), "decode:"),
     ],
     test_decoding.test_a_prompt_may_be_taken_in_by_chunks: [
         Fault("tokens of a chunk see what follows them", TaylorState.step, ".masked_fill(future(count, q.device), 0.0)",
