@@ -188,6 +188,7 @@ def test_whiskers_are_called_what_they_are(tables: dict[str, Path], tmp_path: Pa
     assert "± (see foot)" in mixed
 
 
+@pytest.mark.slow
 def test_figure3_shows_nine_layouts_and_the_standard_line(tables: dict[str, Path]) -> None:
     figure = drawn("figure3", tables["500m"], "500m").figure
     values = pd.read_parquet(tables["500m"] / "evaluation.parquet").query("mode == 'full'")

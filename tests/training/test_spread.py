@@ -199,6 +199,7 @@ def test_what_a_forward_keeps_is_what_memory_grows_by() -> None:
     del held
 
 
+@pytest.mark.slow
 def test_a_micro_batch_from_memory_is_said_and_trains_the_same(
     undisturbed: Path, token_table: Path, tmp_path: Path
 ) -> None:
