@@ -20,6 +20,7 @@ from deconattn.data.tokenizer import encode, load_tokenizer, token_dtype, vocabu
 from deconattn.errors import UserError
 from deconattn.files import atomic_write, read_json, sha256_file, write_json
 
+_CHUNK_CHARACTERS = 1 << 20
 _PART_KEYS = "file rows tokens sha256 row_group_rows documents bytes dropped_tokens budget".split()
 
 
@@ -56,7 +57,7 @@ def tokenize_part(
         RowWriter(temporary, context_length, dtype, max_rows) as rows,
         pq.ParquetWriter(heldout_temporary, _heldout_schema(dtype), compression="zstd") as heldout,
     ):
-        for texts in read_texts(corpus_part):
+        for texts in _chunks(corpus_part):
             if rows.full:
                 texts = [text for text in texts if is_heldout(text, heldout_fraction)]
             held_out: dict[str, list] = {"text": [], "tokens": []}
@@ -126,6 +127,21 @@ def finish_tokens(out: Path, parts: int, tokenizer: Path) -> dict[str, Any]:
     }
     write_json(out / "manifest.json", merged)
     return merged
+
+
+def _chunks(path: Path) -> Iterator[list[str]]:
+    """Documents in order, about a million characters at a time: enough for the tokenizer's threads, and no batch of whole books in memory."""
+    chunk: list[str] = []
+    characters = 0
+    for texts in read_texts(path):
+        for text in texts:
+            chunk.append(text)
+            characters += len(text)
+            if characters >= _CHUNK_CHARACTERS:
+                yield chunk
+                chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def _heldout_schema(dtype: np.dtype[Any]) -> pa.Schema:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deconattn.data import tokens
 from deconattn.data.documents import is_heldout, read_texts, write_documents
 from deconattn.data.packing import ROW_GROUP_ROWS, RowWriter
 from deconattn.data.table import side_tokens
@@ -206,6 +207,23 @@ def finished(tmp_path: Path, tokenizer: Path) -> tuple[dict[str, Any], Path]:
     for part in range(3):
         tokenized(stories(150, seed=part), tmp_path, tokenizer, part)
     return finish_tokens(tmp_path / "tokens", 3, tokenizer), tmp_path / "tokens"
+
+
+def test_books_are_not_encoded_all_at_once(
+    tmp_path: Path, byte_tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encoded, a million characters take some 40 MB."""
+    sizes = []
+
+    def encode(encoder: Any, texts: list[str], *others: Any) -> Any:
+        sizes.append(sum(map(len, texts)))
+        return given_encode(encoder, [text[:9] for text in texts], *others)
+
+    given_encode = tokens.encode
+    monkeypatch.setattr(tokens, "encode", encode)
+    part = save_part([f"{number} {'a tale ' * 43_000}" for number in range(12)], tmp_path, 0)
+    tokenize_part(part, byte_tokenizer, 32, tmp_path / "tokens", heldout_fraction=0.1)
+    assert len(sizes) == 3 and max(sizes) < 1_500_000, sizes
 
 
 def test_the_manifest_describes_the_table(tmp_path: Path, byte_tokenizer: Path) -> None:

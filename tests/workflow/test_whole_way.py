@@ -114,7 +114,7 @@ def test_braces_in_a_path_are_no_wildcards(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_check_of_a_cluster_runs_every_kind_of_job(tmp_path: Path) -> None:
+def test_the_check_of_a_cluster_has_every_kind_of_job_and_shares_a_training(tmp_path: Path) -> None:
     """config/check.yaml as it is planned; of its trainings two at a nano size on a CPU, one in two processes that share it."""
     project, config = Project.copy(tmp_path), "config/check.yaml"
     rules = "".join(path.read_text() for path in sorted((tmp_path / "workflow/rules").glob("*.smk")))
