@@ -130,7 +130,7 @@ def finish_tokens(out: Path, parts: int, tokenizer: Path) -> dict[str, Any]:
 
 
 def _chunks(path: Path) -> Iterator[list[str]]:
-    """Documents in order, about a million characters at a time: enough for the tokenizer's threads, and no batch of whole books in memory."""
+    """Documents in order, about a million characters at a time: enough for the tokenizer's threads, little in memory."""
     chunk: list[str] = []
     characters = 0
     for texts in read_texts(path):
