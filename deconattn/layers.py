@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 LOGITS_AT_ONCE = {"cpu": 2**24, "cuda": 2**28}  # tokens × vocabulary whose logits are held together
-ChunkLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+ChunkLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def widened(x: Tensor) -> Tensor:
@@ -104,9 +104,9 @@ class FeedForward(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-def chunk_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Summed cross-entropy of the logits hidden · weightᵀ, which are all held: a `ChunkLoss`."""
-    return F.cross_entropy(widened(F.linear(hidden, weight)), targets, reduction="sum")
+def chunk_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross-entropy of logits (N, V) and targets (N,): a `ChunkLoss`."""
+    return F.cross_entropy(widened(logits), targets, reduction="sum")
 
 
 def head_loss(
@@ -130,30 +130,36 @@ class _HeadLoss(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, recording: bool, of_chunk: ChunkLoss
     ) -> Tensor:
         recording = recording and (hidden.requires_grad or weight.requires_grad)
-        rows = max(1, LOGITS_AT_ONCE.get(hidden.device.type, LOGITS_AT_ONCE["cpu"]) // len(weight))
+        kind = hidden.device.type
+        rows = max(1, LOGITS_AT_ONCE.get(kind, LOGITS_AT_ONCE["cpu"]) // len(weight))
         total = torch.zeros((), dtype=wide(hidden.dtype), device=hidden.device)
-        of_hidden, of_weight = [], None
-        with torch.set_grad_enabled(recording):
-            kind = hidden.device.type
-            leaf = weight.detach()
-            if torch.is_autocast_enabled(kind) and leaf.dtype == torch.float32:  # once, and not with each chunk
-                leaf = leaf.to(torch.get_autocast_dtype(kind))
-            leaf.requires_grad_(recording)
-            for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
-                h = part.detach().requires_grad_(recording)
-                loss = of_chunk(h, leaf, wanted)
-                total += loss.detach()
-                if recording:
-                    of_h, of_w = torch.autograd.grad(loss, (h, leaf))
-                    of_hidden.append(of_h)
-                    # Summed in at least float32: a common token's sum in bf16 would be rounded with each chunk.
-                    of_weight = widened(of_w) if of_weight is None else of_weight.add_(of_w)
-        if recording and of_weight is not None:
-            ctx.save_for_backward(torch.cat(of_hidden), of_weight.to(weight.dtype))
+        # Summed in at least float32: a common token's sum in bf16 would be rounded with each chunk.
+        of_hidden, of_weight = [], torch.zeros_like(weight, dtype=wide(weight.dtype)) if recording else None
+        cast = weight
+        if torch.is_autocast_enabled(kind) and weight.dtype == torch.float32:  # once, and not with each chunk
+            cast = weight.to(torch.get_autocast_dtype(kind))
+
+        def add(part: Tensor, wanted: Tensor) -> None:  # a call, so that no logits outlive their chunk
+            logits = F.linear(part, cast).requires_grad_(recording)
+            with torch.set_grad_enabled(recording):
+                loss = of_chunk(logits, wanted)
+            total.add_(loss.detach())
+            if of_weight is not None:
+                (of_logits,) = torch.autograd.grad(loss, logits)
+                of_hidden.append(of_logits @ cast)
+                if of_logits.dtype == of_weight.dtype:  # into the sum: an addend is as large as the head
+                    of_weight.addmm_(of_logits.T, part)
+                else:
+                    of_weight.add_(of_logits.T @ part)
+
+        for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+            add(part, wanted)
+        if of_weight is not None:
+            ctx.save_for_backward(torch.cat(of_hidden).to(hidden.dtype), of_weight.to(weight.dtype))
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         of_hidden, of_weight = ctx.saved_tensors
-        return of_hidden * grad, of_weight * grad, None, None, None
+        return of_hidden.mul_(grad), of_weight.mul_(grad), None, None, None
