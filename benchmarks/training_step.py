@@ -1,10 +1,12 @@
 """A training step of every variant beside transformers' Qwen2ForCausalLM, eager and compiled.
 
     python -m benchmarks.training_step --device cuda [--models 70m 1.7b] [--variants standard] [--layout even]
+    python -m benchmarks.training_step --turns [--models nano 70m]
 
 Forward, backward, clipping and AdamW, as a training of one process has them: float32 weights, micro-batches as large as the
 device's memory allows, each block compiled. Qwen2 has the same sizes, batch, optimiser and precision, each of its kinds of
-attention in turn, of which the fastest counts, and is compiled whole. What does not fit says so in its row.
+attention in turn, of which the fastest counts, and is compiled whole. What does not fit says so in its row. With `--turns`,
+`standard` and Qwen2 with SDPA take turns instead, so that what else the machine does meets both alike.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from benchmarks.timing import machine, table
+from benchmarks.timing import machine, ratio, table, take_turns
 from deconattn import mixers
 from deconattn.config import ModelConfig
 from deconattn.costs import training_flops
@@ -51,6 +53,7 @@ DEFAULTS = {
     "cuda": {"models": ["70m", "160m", "500m", "1.7b"], "precision": "bf16", "sequences": 32, "length": 2048},
 }
 HEAD = ["model", "variant", "", "micro-batch", "tokens/s", "MFU", "peak memory", "loss"]
+TURNS = ["model", "", "Qwen2's time over ours, shortest", "median of rounds", "our peak memory over its"]
 Step = Callable[[], float]
 
 
@@ -187,6 +190,23 @@ def lines(options: Namespace) -> Iterator[list[str]]:
                 yield row(model, variant, None, compiled, options)[1]
 
 
+def in_turns(options: Namespace) -> Iterator[list[str]]:
+    """Rows of the table of `--turns`, times of the processor."""
+    for model in options.models:
+        config = shape(model, "standard", options.layout)
+        rows = torch.randint(config.vocab_size, (options.sequences, options.length), device=options.place)
+        for mode in options.modes:
+            torch.compiler.reset()
+            losses = {
+                "ours": ours(config, rows, options.sequences, options, mode == "compiled")[0],
+                "Qwen2": theirs(config, "sdpa", rows, options, mode == "compiled"),
+            }
+            steps = {name: step_of(loss, rows, options.sequences) for name, loss in losses.items()}
+            times = ratio(take_turns(steps, options.steps), "Qwen2", "ours")
+            peaks = {name: peak_bytes(step) for name, step in steps.items()}
+            yield [model, mode, *(f"{time:.2f}" for time in times), f"{peaks['ours'] / peaks['Qwen2']:.2f}"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
@@ -199,6 +219,7 @@ def main() -> None:
     parser.add_argument("--length", type=int)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", action="store_true", help="`standard` and Qwen2 in turns; on a CPU")
     parser.add_argument("--device-tflops", type=float, default=0.0, help="what the device could do at most, for MFU")
     options = parser.parse_args()
     try:
@@ -213,8 +234,9 @@ def main() -> None:
     if options.place.type == "cuda" and not options.peak:
         options.peak = (peak_of(torch.cuda.get_device_name()) or (0.0, 0.0))[options.precision == "float32"]
     batch = f"{options.sequences} × {options.length} tokens a step, {options.precision}, {options.layout}"
-    print(f"Measured on: {machine(options.place)}. {batch}.\n\n{table(HEAD, [])}", flush=True)
-    for line in lines(options):
+    head, rows = (TURNS, in_turns(options)) if options.turns else (HEAD, lines(options))
+    print(f"Measured on: {machine(options.place)}. {batch}.\n\n{table(head, [])}", flush=True)
+    for line in rows:
         print("| " + " | ".join(line) + " |", flush=True)
 
 
