@@ -1,13 +1,16 @@
-"""That the words of a figure can be read: none leaves it, none lies on another."""
+"""What a figure shows: its words, of which none leaves it and none lies on another, and its markers."""
 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from deconattn.report.names import MARKERS
 
 
 def assert_words_apart(figure: Figure) -> None:
@@ -45,3 +48,18 @@ def beyond(figure: Figure) -> set[int]:
             if not low <= tick.get_loc() <= high:
                 hidden |= {id(tick.label1), id(tick.label2)}
     return hidden
+
+
+def style_of(variant: str, layout: str) -> tuple[str, bool]:
+    """What tells one dot from another: the variant's marker, and whether it is open."""
+    return MARKERS[variant], layout != "uniform"
+
+
+def dots_of(axes: Any) -> list[tuple[tuple[str, bool], float]]:
+    """The single markers of a panel: how they look and where they stand."""
+    dots = []
+    for line in axes.lines:
+        # A marker beside a word stands at the edge of its panel, not at a value.
+        if line.get_marker() not in ("None", None, "") and line.get_transform() == axes.transData:
+            dots.append(((line.get_marker(), line.get_markerfacecolor() == "white"), float(line.get_xdata()[0])))
+    return sorted(dots)

@@ -25,67 +25,53 @@ FIXED = ("rndembqk", "fixedseqqk")
 
 
 def make_analysis(
-    folders: Sequence[Path],
-    layers: int = 4,
-    heads: int = 2,
-    outliers: Collection[tuple[str, str]] = (("nonapproximate", "uniform"),),
-    skip: Collection[tuple[str, str]] = (),
-    broken: Collection[tuple[str, str]] = (),
+    folders: Sequence[Path], skip: Collection[tuple[str, str]] = (), broken: Collection[tuple[str, str]] = ()
 ) -> None:
-    """Write attention.parquet and scores.parquet into the run folders that have a spec.json.
+    """Write attention.parquet and scores.parquet of four layers into the run folders that have a spec.json.
 
-    (variant, layout) pairs in `outliers` have scores beyond 10³ in the last layers, those in `skip` get no files,
-    those in `broken` tables without rows and with a reason.
+    (variant, layout) pairs in `skip` get no files, those in `broken` tables without rows and with a reason.
+    nonapproximate uniform has scores beyond 10³ in its last layers.
     """
     for folder in folders:
         if not (folder / "spec.json").is_file():
             continue
         spec = json.loads((folder / "spec.json").read_text())
         model = spec["model"]
-        pair = (model["variant"], model["layout"])
+        pair = variant, layout = model["variant"], model["layout"]
         if pair in skip:
             continue
-        identity = {
-            "run": folder.name,
-            "model": model["name"],
-            "variant": pair[0],
-            "layout": pair[1],
-            "seed": spec["seed"],
-        }
-        identity["context_length"] = int(spec["tokens"]["id"].rpartition("-")[2])
+        identity = {"run": folder.name, "model": model["name"], "variant": variant, "layout": layout}
+        identity |= {"seed": spec["seed"], "context_length": int(spec["tokens"]["id"].rpartition("-")[2])}
         attention: list[dict[str, Any]] = []
         scores: list[dict[str, Any]] = []
-        for layer in range(1, layers + 1) if pair not in broken else ():
-            standard = pair[0] == "standard" or (pair[1] == "even" and layer % 2 == 0)
-            kind = "standard" if standard else pair[0]
+        for layer in (1, 2, 3, 4) if pair not in broken else ():
+            standard = variant == "standard" or (layout == "even" and layer % 2 == 0)
+            kind = "standard" if standard else variant
             if kind == "mlp":
                 continue
             place = {**identity, "layer": layer, "standard": standard, "sequences": 1 if kind in FIXED else 8}
             random = np.random.default_rng(zlib.crc32(f"{folder.name}/{layer}".encode()))
-            depth = (layer - 1) / max(1, layers - 1)
-            attention += [{**place, **row} for row in _indicators(kind, depth, heads, random)]
-            scores += [{**place, **row} for row in _scores(kind, depth, pair in outliers, random)]
+            depth = (layer - 1) / 3
+            attention += [{**place, **row} for row in _indicators(kind, depth, random)]
+            scores += [{**place, **row} for row in _scores(kind, depth, layout == "uniform", random)]
         reason = "a score of layer 3 is not finite" if pair in broken else None
         for rows, schema, name in ((attention, ATTENTION, "attention"), (scores, SCORES, "scores")):
             pq.write_table(pa.Table.from_pylist(rows, schema=with_reason(schema, reason)), folder / f"{name}.parquet")
 
 
-def _indicators(kind: str, depth: float, heads: int, random: np.random.Generator) -> list[dict[str, Any]]:
+def _indicators(kind: str, depth: float, random: np.random.Generator) -> list[dict[str, Any]]:
     softness = {"standard": 0.45, "approximate": 0.9, "nonapproximate": 0.6}.get(kind, 0.55)
     fixed = 0.4 if kind in FIXED else 1.0
-    per_head = {
-        "entropy": lambda: 4.2 * softness + 1.2 * (1 - depth) + 0.2 * random.standard_normal(),
-        "concentration": lambda: 6 * (1.3 - softness) + 2 * depth + 0.3 * random.standard_normal(),
-        "sink": lambda: abs(0.08 + 0.45 * depth * (kind != "approximate") + 0.04 * random.standard_normal()),
-        **{
-            f"local_focus_{n}": lambda n=n: abs((0.3 - 0.2 * depth * fixed) / (1 + n) + 0.03 * random.standard_normal())
-            for n in range(4)
-        },
-    }  # fmt: skip
+    means = {
+        "entropy": (4.2 * softness + 1.2 * (1 - depth), 0.2),
+        "concentration": (6 * (1.3 - softness) + 2 * depth, 0.3),
+        "sink": (0.08 + 0.45 * depth * (kind != "approximate"), 0.04),
+        **{f"local_focus_{n}": ((0.3 - 0.2 * depth * fixed) / (1 + n), 0.03) for n in range(4)},
+    }
     rows = [
-        {"head": head, "indicator": name, "value": float(value())}
-        for name, value in per_head.items()
-        for head in range(1, heads + 1)
+        {"head": head, "indicator": name, "value": abs(mean + deviation * random.standard_normal())}
+        for name, (mean, deviation) in means.items()
+        for head in (1, 2)
     ]
     diversity = 0.002 + 0.006 * depth * (1 - 0.5 * (kind == "nonapproximate")) + 0.0004 * random.standard_normal()
     return [*rows, {"head": None, "indicator": "head_diversity", "value": float(abs(diversity))}]

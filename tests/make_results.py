@@ -30,6 +30,7 @@ ABOVE_STANDARD = {
     "standard": 0.0, "mlp": 0.7, "approximate": 0.1, "nonapproximate": 0.2, "rndembqk": 0.28, "fixedseqqk": 0.26,
     "staticembqk": 0.22,
 }  # fmt: skip
+SHARE_REPLACED = {"uniform": 1.0, "even": 0.12, "first": 0.6, "last": 0.7, "bilateral": 0.5, "quarter": 0.25}
 ABOVE_FULL = {"full": 0.0, "skip": 5.5, "skip_mixer": 2.5, "reweighted": 0.08}
 DEMO_TASKS = ("arc_easy", "boolq", "copa", "piqa", "sciq", "rte", "hellaswag", "heldout")
 ALL_TASKS = (*DEMO_TASKS, "wikitext", "lambada_openai")
@@ -98,21 +99,19 @@ def pairs(folders: Sequence[Path]) -> dict[Path, Path]:
     return {folder: folder for folder in folders}
 
 
-def report(root: Path, folders: Sequence[Path], baselines: bool = True) -> Path:
+def report(root: Path, folders: Sequence[Path]) -> Path:
     """The tables that are collected from these runs, below `root`."""
     tables = root / "report" / "tables"
-    collect(pairs(folders), tables, [make_baselines(root / "baselines.parquet")] if baselines else [])
+    collect(pairs(folders), tables, [make_baselines(root / "baselines.parquet")])
     return tables
 
 
-def make_baselines(path: Path, tasks: Sequence[str] = DEMO_TASKS) -> Path:
-    """Random guess and majority class of the NLU tasks among `tasks`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def make_baselines(path: Path) -> Path:
+    """Random guess and majority class of the NLU tasks."""
     rows = [
-        {"baseline": name, "task": task, "metric": "acc", "value": GUESS[task] + more, "items": ITEMS[task]}
+        {"baseline": name, "task": task, "metric": "acc", "value": guess + more, "items": ITEMS[task]}
         for name, more in (("random_guess", 0.0), ("majority", 0.03))
-        for task in tasks
-        if task in GUESS
+        for task, guess in GUESS.items()
     ]
     pd.DataFrame(rows).to_parquet(path)
     return path
@@ -123,29 +122,22 @@ def _random(*words: object) -> np.random.Generator:
 
 
 def _final_loss(size: Size, variant: str, layout: str, seed: int) -> float:
-    share = {"uniform": 1.0, "even": 0.12, "first": 0.6, "last": 0.7, "bilateral": 0.5, "quarter": 0.25}.get(
-        layout, 0.2
-    )
     noise = 0.012 * _random(size.name, variant, layout, seed).standard_normal()
-    return size.loss + share * ABOVE_STANDARD.get(variant, 0.3) + noise
+    return size.loss + SHARE_REPLACED.get(layout, 0.2) * ABOVE_STANDARD.get(variant, 0.3) + noise
 
 
 def _make_run(folder: Path, size: Size, variant: str, layout: str, seed: int, failed: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    per_step = size.tokens // size.steps
+    model = {"name": size.name, "variant": variant, "layout": layout, "num_hidden_layers": size.layers}
     spec = {
         "run": folder.name,
         "hash": folder.name[-8:],
-        "model": {
-            "name": size.name,
-            "variant": variant,
-            "layout": layout,
-            "num_hidden_layers": size.layers,
-            "max_position_embeddings": size.context_length,
-        },
+        "model": {**model, "max_position_embeddings": size.context_length},
         "seed": seed,
         "training": {
             "steps": size.steps,
-            "sequences_per_step": size.tokens // size.steps // size.context_length,
+            "sequences_per_step": per_step // size.context_length,
             "peak_learning_rate": 4e-3,
         },
         "tokens": {"id": f"invented-{size.context_length}"},
@@ -168,13 +160,12 @@ def _make_run(folder: Path, size: Size, variant: str, layout: str, seed: int, fa
     if failed:
         loss[-1] = np.nan
     heldout = np.where(step % max(1, size.steps // 10) == 0, loss + 0.02, np.nan)
-    per_step = size.tokens // size.steps
     pd.DataFrame(
         {
             "step": step,
             "loss": loss,
-            "learning_rate": 4e-3 * np.cos(step / size.steps * np.pi / 2),
-            "grad_norm": 0.5 + 0.1 * random.random(steps),
+            "learning_rate": 4e-3,
+            "grad_norm": 0.5,
             "tokens": step * per_step,
             "tokens_per_second": 30_000.0,
             "seconds": step * per_step / 30_000.0,
@@ -238,10 +229,6 @@ def _values(size: Size, task: str, loss: float, skill: float, random: np.random.
     out: list[dict[str, object]] = []
     for at in size.lengths if task == "wikitext" and size.lengths else (length,):
         nats = loss + 0.15 * abs(math.log2(length / at))
-        values = {
-            "word_perplexity": math.exp(1.3 * nats),
-            "byte_perplexity": math.exp(nats / 4),
-            "bits_per_byte": nats / 2.77,
-        }
+        values = {"word_perplexity": math.exp(1.3 * nats), "bits_per_byte": nats / 2.77}
         out += [{"metric": m, "context_length": at, "value": value, "stderr": None} for m, value in values.items()]
     return out

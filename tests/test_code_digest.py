@@ -84,7 +84,10 @@ Edits = tuple[tuple[str, str, str], ...]
 """(file, old, new); a file that is not there is written."""
 
 
-def package(folder: Path, files: dict[str, str]) -> Code:
+def package(folder: Path, files: dict[str, str], *edits: tuple[str, str, str]) -> Code:
+    for file, old, new in edits:
+        assert old in files.get(file, ""), old
+        files = {**files, file: files.get(file, "").replace(old, new, 1)}
     root = folder / "p"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
@@ -93,15 +96,8 @@ def package(folder: Path, files: dict[str, str]) -> Code:
     return Code(root)
 
 
-def digest(folder: Path, files: dict[str, str], root: str = "p.entry.run") -> str:
-    return package(folder, files).digest([root])
-
-
-def edited(files: dict[str, str], *edits: tuple[str, str, str]) -> dict[str, str]:
-    for file, old, new in edits:
-        assert old in files.get(file, ""), old
-        files = {**files, file: files.get(file, "").replace(old, new, 1)}
-    return files
+def digest(folder: Path, files: dict[str, str], *edits: tuple[str, str, str]) -> str:
+    return package(folder, files, *edits).digest(["p.entry.run"])
 
 
 HELPER = "def even(n):\n    return n == 0 or odd(n - 1)\ndef odd(n):\n    return n != 0 and even(n - 1)\n"
@@ -112,11 +108,8 @@ SAME: dict[str, Edits] = {
     "the text of a UserError": (("entry", "f'{n} is too small'", "f'{n} < {OTHER}'"),),
     "the text of a builtin error": (("entry", "'too large'", "f'too {n} large' + 's'"),),
     "the text of an assertion": (("entry", ", 'no rate'", ", 'none'"),),
-    "an annotation of a local": (("entry", "rate: float =", "rate ="),),
     "an unused function": (("entry", "return short(1)", "return 7"),),
-    "a new function": (("shared", "RATE = 2", "RATE = 2\ndef new(): ..."),),
     "an unused function of a module that is used": (("tools", "def idle(): ...", "def idle(x): ..."),),
-    "another name of an import": (("entry", "helper as short", "helper"), ("entry", "short(n)", "helper(n)")),
     "another way to import": (
         ("entry", "plugins, tools, twisted\n", "plugins, twisted\nimport p.tools as t\n"),
         ("entry", "tools.scale", "t.scale"),
@@ -129,10 +122,7 @@ SAME: dict[str, Edits] = {
         ("entry", "from p.shared import RATE,", "from p.hands import RATE\nfrom p.shared import"),
         ("hands", "", "from p.shared import RATE\n"),
     ),
-    "definitions that were moved": (
-        ("shared", HELPER, "from p.elsewhere import even\n"),
-        ("elsewhere", "", HELPER),
-    ),
+    "definitions that were moved": (("shared", HELPER, "from p.elsewhere import even\n"), ("elsewhere", "", HELPER)),
     "what is only for type checkers": (("entry", "try:", "if TYPE_CHECKING:\n    from p.far import helper\ntry:"),),
     "a module's own start": (("tools", "def idle", "if __name__ == '__main__':\n    idle()\ndef idle"),),
 }  # fmt: skip
@@ -152,50 +142,44 @@ DIFFERENT: dict[str, Edits] = {
     "the order of fields": (("shared", "    width: int\n    height: int = 1\n", "    height: int = 1\n    width: int\n"),),
     "a method": (("shared", "self.width * self.height", "self.width + self.height"),),
     "what is imported in a function": (("late", "sum(xs)", "max(xs)"),),
-    "a library in the place of another": (("entry", "import math\n", "import cmath as math\n"),),
-    "a helper in the place of another of its name": (
-        ("entry", "import RATE, Shape, helper as short", "import RATE, Shape\nfrom p.far import helper as short"),
-    ),
-    "work at import": (("shared", "RATE = 2", "cache(len)\nRATE = 2"),),
+    "a helper in the place of another of its name": (("entry", "helper as short", "Base\nfrom p.far import helper as short"),),
     "what is imported if it can be": (("far", "return n", "return -n"),),
     "work at import of the package": (("__init__", "", "import os\nos.environ['X'] = '1'\n"),),
     "work at import that names a function": (("late", "def later(): ...", "def later(): return 1"),),
     "what is registered": (("kinds", "return 1", "return 2"),),
     "a function of a module that is used as a value": (("plugins", "def idle(): ...", "def idle(): return 1"),),
     "names that are handed out when they are asked for": (("values", "= 1", "= 2"),),
-    "two helpers of one name that change places": (
-        ("entry", "twisted.twist(1) - other.twist(1)", "other.twist(1) - twisted.twist(1)"),
-    ),
+    "two helpers of one name that change places": (("entry", "twisted.twist(1) - other", "other.twist(1) - twisted"),),
 }  # fmt: skip
 """What changes it."""
 
 
-@pytest.mark.parametrize("name", [*SAME, *DIFFERENT])
-def test_what_can_change_a_result_changes_the_digest_and_nothing_else(tmp_path: Path, name: str) -> None:
-    changed = edited(BASE, *SAME.get(name, ()), *DIFFERENT.get(name, ()))
-    assert changed != BASE
-    assert (digest(tmp_path, changed) == digest(tmp_path, BASE)) == (name in SAME)
+@pytest.mark.parametrize(
+    ("edits", "is_same"),
+    [pytest.param(edits, rows is SAME, id=name) for rows in (SAME, DIFFERENT) for name, edits in rows.items()],
+)
+def test_what_can_change_a_result_changes_the_digest_and_nothing_else(
+    tmp_path: Path, edits: Edits, is_same: bool
+) -> None:
+    assert (digest(tmp_path, BASE, *edits) == digest(tmp_path, BASE)) == is_same
 
 
 def test_a_local_name_counts_as_what_it_hides(tmp_path: Path) -> None:
     """Rather too much than too little: the reading of scopes is left to Python."""
     for body in ("[scale for scale in [1]]; return scale(1)", "global scale; scale = scale or 2; return scale(1)"):
         files = {"entry": f"def scale(x):\n    return x\ndef run():\n    {body}\n"}
-        assert digest(tmp_path, edited(files, ("entry", "return x\n", "return -x\n"))) != digest(tmp_path, files)
+        assert digest(tmp_path, files, ("entry", "return x\n", "return -x\n")) != digest(tmp_path, files)
 
 
 def test_definitions_tell_where_code_differs(tmp_path: Path) -> None:
-    def found(*edits: tuple[str, str, str]) -> dict[str, str]:
-        return package(tmp_path, edited(BASE, *edits)).definitions(["p.entry.run"])
-
-    before = found()
+    before = package(tmp_path, BASE).definitions(["p.entry.run"])
     assert "p.entry.unused" not in before and "p.late.finish" in before
     for edit, names in (
         (("shared", "self.width * self.height", "self.width + self.height"), {"p.shared.Shape.area"}),
         (("shared", "height: int = 1", "height: int = 2"), {"p.shared.Shape"}),
         (("entry", "import math\n", "import cmath as math\n"), {"p.entry.run", "p.entry.(imports)"}),
     ):
-        after = found(edit)
+        after = package(tmp_path, BASE, edit).definitions(["p.entry.run"])
         assert {name for name in before if before[name] != after[name]} == names and before.keys() == after.keys()
 
 
@@ -204,4 +188,4 @@ def test_what_cannot_be_followed_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"entry.py:1: a relative or starred import"):
             digest(tmp_path, {**BASE, "entry": text + "def run(): ...\n"})
     with pytest.raises(ModuleNotFoundError, match=r"p\.entry\.walk"):
-        digest(tmp_path, BASE, "p.entry.walk")
+        package(tmp_path, BASE).digest(["p.entry.walk"])

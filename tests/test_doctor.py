@@ -35,16 +35,13 @@ def test_a_machine_that_can(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "/s" in lines[1] and not list((folder / "results").iterdir()), "nothing is left"
 
 
-def test_what_is_missing_is_said_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_missing_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    monkeypatch.setattr(
-        doctor, "versions", lambda stage: {"python": "3.11.7", "torch": "2.1.0+cu118", "numpy": "2.4.6"}
-    )
+    installed = {"python": "3.11.7", "torch": "2.1.0+cu118", "numpy": "2.4.6"}
+    monkeypatch.setattr(doctor, "versions", lambda stage: installed)
     asked = ["resources={default: {gpus: 1, device: cuda}}", "corpus={max_bytes: 1e18}"]
     with pytest.raises(SystemExit, match="1"):
         cli.main(["doctor", CONFIG, "--config", *asked])
@@ -53,32 +50,19 @@ def test_what_is_missing_is_said_with_what_to_do(
     assert "not as in requirements.lock: torch 2.1.0+cu118; pip install -r" in found["python"]
     assert "too little" in found["disk"] and "larger disk" in found["disk"]
     assert "No locks available" in found["locks"] and "a mount that has it" in found["locks"]
-    failed = 3
     if not torch.cuda.is_available():
-        failed += 1
         assert "FAIL  gpu: " in found["gpu"] and ("without CUDA" in found["gpu"] or "finds none" in found["gpu"])
-    assert said.err == f"{failed} of these must be mended\n"
+    assert said.err == f"{3 + (not torch.cuda.is_available())} of these must be mended\n"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU another compiler is called")
 def test_a_compiler_that_does_not_work(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "deconattn",
-        "doctor",
-        CONFIG,
-        "--without",
-        "disk",
-        "--config",
-        "resources={default: {compile: true}}",
-    ]
+    arguments = ["doctor", CONFIG, "--without", "disk", "--config", "resources={default: {compile: true}}"]
+    command = [sys.executable, "-m", "deconattn", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     works = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert works.returncode == 0 and "ok    compiler: torch.compile works on cpu" in works.stdout, (
-        works.stdout + works.stderr
-    )
+    assert works.returncode == 0 and "ok    compiler: torch.compile works on cpu" in works.stdout, works.stderr
     environment |= {"CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "other")}
     broken = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert broken.returncode == 1 and "it needs gcc and g++ (or CC and CXX)" in broken.stdout, broken.stdout

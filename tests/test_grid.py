@@ -26,6 +26,10 @@ def load(tmp_path, monkeypatch):
     return lambda name, **overrides: load_settings([f"config/{name}.yaml"], overrides)
 
 
+def names(settings) -> list[str]:
+    return [run.name for run in grid.runs(settings)]
+
+
 def test_the_paper_is_65_runs(load):
     """3 × (standard + 6 × 2) = 39; Figure 3: 2 × 9 less the 2 even ones of these = 16; Tables 2, 3: 2 × 5 = 10."""
     runs = grid.runs(load("paper"))
@@ -44,25 +48,16 @@ def test_runs_keep_the_order_of_the_grid_and_come_once(load):
         {"models": ["tiny"], "variants": ["mlp", "standard"], "layouts": ["even", "uniform"], "seeds": [1, 0]},
         {"models": ["tiny"], "variants": ["standard", "mlp"], "layouts": ["odd", "even"]},
     ]
-    settings = load("test", grid=blocks)
-    assert grid.runs(settings) == [
-        Run("tiny", "mlp", "even", 1),
-        Run("tiny", "mlp", "even", 0),
-        Run("tiny", "mlp", "uniform", 1),
-        Run("tiny", "mlp", "uniform", 0),
-        Run("tiny", "standard", "uniform", 1),
-        Run("tiny", "standard", "uniform", 0),
-        Run("tiny", "mlp", "odd", 0),
-    ]
+    assert names(load("test", grid=blocks)) == [
+        "tiny-mlp-even-s1", "tiny-mlp-even-s0", "tiny-mlp-uniform-s1", "tiny-mlp-uniform-s0",
+        "tiny-standard-uniform-s1", "tiny-standard-uniform-s0", "tiny-mlp-odd-s0",
+    ]  # fmt: skip
 
 
 def test_models_are_the_papers(load):
     settings = load("paper")
-    heads = {
-        name: grid.model_fields(settings, Run(name, "standard", "uniform", 0))["num_key_value_heads"]
-        for name in settings.models
-    }
-    assert heads == {"70m": 8, "160m": 12, "500m": 14, "500m-gqa": 2, "1.7b": 16}
+    for name, heads in {"70m": 8, "160m": 12, "500m": 14, "500m-gqa": 2, "1.7b": 16}.items():
+        assert grid.model_fields(settings, Run(name, "standard", "uniform", 0))["num_key_value_heads"] == heads
     assert grid.model_fields(settings, Run("1.7b", "rndembqk", "even", 0)) == {
         "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
         "num_key_value_heads": 16, "max_position_embeddings": 2048, "rope_theta": 1e6, "rms_norm_eps": 1e-6,
@@ -72,11 +67,10 @@ def test_models_are_the_papers(load):
     assert grid.model_fields(settings, Run("70m", "mlp", "even", 0))["attention_bias"] is True
 
 
-def test_a_bias_is_where_there_is_no_norm(load):
-    settings = load("test", models={"tiny": {"qk_norm": True}})
-    assert grid.model_fields(settings, grid.runs(settings)[0])["attention_bias"] is False
-    settings = load("test", models={"tiny": {"qk_norm": True, "attention_bias": True}})
-    assert grid.model_fields(settings, grid.runs(settings)[0])["attention_bias"] is True
+def test_a_bias_is_where_there_is_no_norm_or_where_it_is_asked_for(load):
+    for fields, bias in (({}, False), ({"attention_bias": True}, True)):
+        settings = load("test", models={"tiny": {"qk_norm": True, **fields}})
+        assert grid.model_fields(settings, grid.runs(settings)[0])["attention_bias"] is bias
 
 
 def test_training_is_the_papers(load):
@@ -89,32 +83,15 @@ def test_training_is_the_papers(load):
     }  # fmt: skip
     assert (large.steps, large.peak_learning_rate) == (85_831, 3e-4)
     assert large.model_copy(update={"steps": 28_610, "peak_learning_rate": 4e-4}) == small
-
-
-def test_the_corpus_is_long_enough_for_the_longest_training(load):
-    settings = load("paper")
-    longest = max(training.steps or 0 for training in settings.trainings.values()) * 256 * 2048
-    assert settings.tokens.budget is not None
-    assert settings.tokens.budget * (1 - settings.tokens.heldout_fraction) > longest
-
-
-def test_a_models_own_length_replaces_the_general_one_in_either_unit(load):
-    own = {"tiny": {"training": {"tokens": 3_000, "betas": [0.8, 0.9]}}}
-    training = load("test", models=own).trainings["tiny"]
-    assert (training.steps, training.betas, training.warmup_steps) == (23, [0.8, 0.9], 2)  # 3000 / (4 × 32) = 23.4
-    own = {"tiny": {"training": {"steps": None, "eps": 1e-6}}}
-    assert load("test", models=own).trainings["tiny"].steps == 12
+    trained_on = settings.tokens.budget * (1 - settings.tokens.heldout_fraction)
+    assert trained_on > large.steps * 256 * 2048, "the corpus is long enough for the longest training"
 
 
 def test_resources_of_a_model_are_its_own_over_the_general_ones(load):
-    settings = load("paper")
-    assert grid.resources_of(settings, "70m").processes == 4
-    large = grid.resources_of(settings, "1.7b")
-    assert (large.processes, large.compile) == (8, True)
     settings = load("paper", resources={"1.7b": {"micro_batch_size": 4}})
-    changed = grid.resources_of(settings, "1.7b")
-    assert (changed.micro_batch_size, changed.processes) == (4, 8)
-    assert grid.resources_of(settings, "70m").micro_batch_size is None
+    small, large = grid.resources_of(settings, "70m"), grid.resources_of(settings, "1.7b")
+    assert (small.processes, small.micro_batch_size) == (4, None)
+    assert (large.processes, large.micro_batch_size, large.compile) == (8, 4, True)
 
 
 def test_a_run_is_evaluated_in_the_modes_and_at_the_lengths_that_it_has(load):
@@ -166,64 +143,47 @@ def test_a_figure_of_one_variant_asks_for_no_analysis_of_another(load):
     }
 
 
-# ---- sweeps, overrides, layouts of one's own ----------------------------------------------------------------------------------
+# ---- sweeps, overrides, layouts of one's own
 def block(**more: object) -> list[dict[str, object]]:
     return [{"models": ["tiny"], "variants": ["standard", "mlp"], "layouts": ["even", "uniform"], **more}]
 
 
-def names(settings) -> list[str]:
-    return [run.name for run in grid.runs(settings)]
-
-
 def test_a_list_is_an_axis_and_a_value_the_model_has_is_the_plain_run(load):
-    settings = load("test", grid=block(training={"peak_learning_rate": [1e-3, 4e-3]}, seeds=[0, 1]))
+    settings = load(
+        "test", grid=block(training={"peak_learning_rate": [1e-3, 4e-3]}, seeds=[0, 1], layouts=["uniform"])
+    )
     assert names(settings) == [
-        "tiny-standard-uniform-s0-lr0.001", "tiny-standard-uniform-s1-lr0.001",
-        "tiny-standard-uniform-s0", "tiny-standard-uniform-s1",
-        "tiny-mlp-even-s0-lr0.001", "tiny-mlp-even-s1-lr0.001", "tiny-mlp-even-s0", "tiny-mlp-even-s1",
-        "tiny-mlp-uniform-s0-lr0.001", "tiny-mlp-uniform-s1-lr0.001", "tiny-mlp-uniform-s0", "tiny-mlp-uniform-s1",
+        "tiny-standard-uniform-s0-lr0.001", "tiny-standard-uniform-s1-lr0.001", "tiny-standard-uniform-s0",
+        "tiny-standard-uniform-s1", "tiny-mlp-uniform-s0-lr0.001", "tiny-mlp-uniform-s1-lr0.001", "tiny-mlp-uniform-s0",
+        "tiny-mlp-uniform-s1",
     ]  # fmt: skip
-    plain = load("test", grid=block(seeds=[0, 1]))
+    plain = load("test", grid=block(seeds=[0, 1], layouts=["uniform"]))
     assert Identity(plain).trainings.items() <= Identity(settings).trainings.items()
     assert grid.training_of(settings, grid.runs(settings)[0]).peak_learning_rate == 1e-3
 
 
-def test_lists_give_every_combination_and_betas_are_a_list_themselves(load):
-    axes = {"betas": [[0.9, 0.95], [0.9, 0.99]], "weight_decay": [0.0, 0.1], "precision": "bf16"}
-    settings = load("test", grid=block(training=axes, variants=["mlp"], layouts=["uniform"]))
+def test_lists_give_every_combination_and_an_override_takes_the_blocks_place_for_one_variant(load):
+    general = {"peak_learning_rate": [1e-3, 2e-3], "eps": 1e-6, "betas": [[0.9, 0.95], [0.8, 0.9]]}
+    own = {"mlp": {"training": {"peak_learning_rate": 5e-4, "tokens": 3_000}}}
+    settings = load("test", grid=block(training=general, overrides=own, layouts=["uniform"]))
     assert names(settings) == [
-        "tiny-mlp-uniform-s0-betas0.9_0.95-wd0-precisionbf16", "tiny-mlp-uniform-s0-betas0.9_0.95-precisionbf16",
-        "tiny-mlp-uniform-s0-betas0.9_0.99-wd0-precisionbf16", "tiny-mlp-uniform-s0-betas0.9_0.99-precisionbf16",
-    ]  # fmt: skip
-    assert grid.training_of(settings, grid.runs(settings)[0]).betas == [0.9, 0.95]
-    settings = load("test", grid=block(training={"betas": [0.9, 0.95]}, variants=["mlp"], layouts=["uniform"]))
-    assert names(settings) == ["tiny-mlp-uniform-s0-betas0.9_0.95"]
-
-
-def test_an_override_takes_the_place_of_the_blocks_own_for_one_variant(load):
-    settings = load(
-        "test",
-        grid=block(
-            training={"peak_learning_rate": [1e-3, 2e-3], "eps": 1e-6},
-            overrides={"mlp": {"training": {"peak_learning_rate": 5e-4, "tokens": 3_000}}},
-            layouts=["uniform"],
-        ),
-    )
-    assert names(settings) == [
-        "tiny-standard-uniform-s0-lr0.001-eps1e-06",
-        "tiny-standard-uniform-s0-lr0.002-eps1e-06",
-        "tiny-mlp-uniform-s0-steps23-lr0.0005-eps1e-06",  # 3000 / (4 × 32) = 23.4
+        "tiny-standard-uniform-s0-lr0.001-betas0.9_0.95-eps1e-06",
+        "tiny-standard-uniform-s0-lr0.001-betas0.8_0.9-eps1e-06",
+        "tiny-standard-uniform-s0-lr0.002-betas0.9_0.95-eps1e-06",
+        "tiny-standard-uniform-s0-lr0.002-betas0.8_0.9-eps1e-06",
+        "tiny-mlp-uniform-s0-steps23-lr0.0005-betas0.9_0.95-eps1e-06",  # 3000 / (4 × 32) = 23.4
+        "tiny-mlp-uniform-s0-steps23-lr0.0005-betas0.8_0.9-eps1e-06",
     ]
     mlp = grid.training_of(settings, grid.runs(settings)[-1])
     assert (mlp.steps, mlp.tokens, mlp.eps, mlp.warmup_steps) == (23, None, 1e-6, 2)
+    assert grid.training_of(settings, grid.runs(settings)[0]).betas == [0.9, 0.95]
 
 
 def test_a_swept_training_is_the_one_that_a_config_with_this_value_has(load):
     """What is hashed is the resolved training: the same values, said in another place, are the same result."""
-    swept = load("test", grid=block(training={"peak_learning_rate": 1e-3}))
-    plain = load("test", grid=block(), training={"peak_learning_rate": 1e-3})
-    of_swept, of_plain = (Identity(settings).trainings for settings in (swept, plain))
-    for one, other in zip(of_swept.values(), of_plain.values(), strict=True):
+    swept = Identity(load("test", grid=block(training={"peak_learning_rate": 1e-3}))).trainings.values()
+    plain = Identity(load("test", grid=block(), training={"peak_learning_rate": 1e-3})).trainings.values()
+    for one, other in zip(swept, plain, strict=True):
         assert one.folder.name[-8:] == other.folder.name[-8:] and one.folder != other.folder
 
 

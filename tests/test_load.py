@@ -33,14 +33,12 @@ def test_weights_that_cannot_be_loaded_are_one_line_with_their_file(tmp_path: Pa
     whole = path.read_bytes()
 
     def refused(told: str) -> None:
-        with pytest.raises(UserError, match=f"^{path}: {told}") as caught:
+        with pytest.raises(UserError, match=rf"^{path}: {told}.*\Z"):
             load_language_model(tmp_path, "cpu")
-        assert "\n" not in str(caught.value)
 
     config.write_text(json.dumps({**json.loads(config.read_text()), "intermediate_size": 48}))
     refused(f"not the weights of {config}")
-    for content in (whole[: len(whole) // 2], b""):
-        path.write_bytes(content)
-        refused("not a whole safetensors file")
+    path.write_bytes(whole[: len(whole) // 2])
+    refused("not a whole safetensors file")
     path.unlink()
     refused("no such file")

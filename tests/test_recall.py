@@ -28,9 +28,8 @@ SETTINGS = {"kind": "recall", "pairs": [2, 3], "keys": 5, "values": 4, "sequence
 LENGTH, SCORED = 14, (7, 9, 11, 13)
 
 
-def make(folder: Path, **more: Any) -> Path:
+def make(folder: Path, budget: int | None = None, **more: Any) -> Path:
     folder.mkdir()
-    budget = more.pop("budget", None)
     write_recall(folder, SETTINGS | more, LENGTH, 0.02, budget)
     return folder
 
@@ -41,7 +40,6 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows_of(folder: Path) -> list[list[int]]:
-    """Sequences that are trained on."""
     return [row.tolist() for row in pd.read_parquet(folder / "part-0000.parquet")["tokens"]]
 
 
@@ -67,10 +65,9 @@ def test_answers_are_right_and_keys_differ(table: Path) -> None:
         known, queries = read(row)
         assert len(known) in (2, 3) and set(known) <= set(range(1, 6)) and set(known.values()) <= set(range(6, 10))
         assert [row[place + 1] for place, _, _ in queries] == [answer for _, _, answer in queries]
-    found = np.array(rows)
-    assert pairs_of(found).tolist() == [len(read(row)[0]) for row in rows]
+    assert pairs_of(np.array(rows)).tolist() == [len(read(row)[0]) for row in rows]
     far = [[0] * (7 - len(queries)) + [far for _, far, _ in queries] for _, queries in map(read, rows)]
-    assert distances(found).tolist() == far
+    assert distances(np.array(rows)).tolist() == far
 
 
 def test_all_choices_are_uniform(table: Path) -> None:
@@ -118,9 +115,8 @@ def test_guesses_are_scored_as_by_hand(table: Path) -> None:
 
 def test_the_loss_is_that_of_the_answers_alone(table: Path) -> None:
     """Sum and gradient, against log-probabilities of one position at a time."""
-    model = LanguageModel(
-        ModelConfig(vocab_size=10, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
-    ).double()
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = LanguageModel(ModelConfig(vocab_size=10, **sizes)).double()
     initialise(model, 0)
     rows = torch.tensor(rows_of(table)[:6])
     with TokenTable(table) as found:
@@ -138,37 +134,30 @@ def test_the_loss_is_that_of_the_answers_alone(table: Path) -> None:
 
 def test_the_error_of_a_share_counts_sequences() -> None:
     """Where all answers of a sequence are alike, the error is that of as many sequences; where each stands alone, binomial."""
-    right = np.repeat([[True], [False], [True], [True]], 5, axis=1)
-    assert share(right, np.ones_like(right)) == {
-        "value": 0.75,
-        "stderr": pytest.approx((0.75 * 0.25 / 4) ** 0.5),
-        "items": 20,
-    }
-    alone = np.eye(4, 5, dtype=bool)
-    assert share(right, alone)["stderr"] == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
+    right, error = np.repeat([[True], [False], [True], [True]], 5, axis=1), pytest.approx((0.75 * 0.25 / 4) ** 0.5)
+    assert share(right, np.ones_like(right)) == {"value": 0.75, "stderr": error, "items": 20}
+    assert share(right, np.eye(4, 5, dtype=bool)) == {"value": 0.75, "stderr": error, "items": 4}
 
 
-WRONG = {
-    "an odd length": ("context_length: 14", "context_length: 15", "3: tokens.context_length: 15 is not allowed; must be even"),
-    "no query": ("context_length: 14", "context_length: 6", "3: tokens.context_length: 6 is not allowed; must be even, and more"),
-    "few keys by default": ("pairs: [2, 3], keys: 5", "pairs: [2, 30]", "2: corpus: 16 keys are too few for 30 pairs"),
-    "few keys": ("keys: 5", "keys: 2", "2: corpus.keys: 2 keys are too few for 3 pairs"),
-    "a tokenizer": ("grid:", "tokenizer: {kind: train, vocab_size: 300}\ngrid:",
-        "12: tokenizer: a corpus of kind recall has no text"),
-    "tasks": ("grid:", "evaluation: {tasks: [copa]}\ngrid:", "12: evaluation: a corpus of kind recall has no text"),
-    "a table of tasks": ("exhibits: {", "exhibits: {table1: {model: tiny}, ",
-        "14: exhibits.table1.model: shows evaluations of tasks, and the corpus of model 'tiny' is of kind recall"),
-    "tokens without a corpus": ("    hidden_size: 16", "    tokens: {context_length: 14}\n    hidden_size: 16",
-        "6: models.tiny.tokens: is for a corpus of the model's own; must be left out"),
-    "an odd length of its own": ("    hidden_size: 16",
-        "    corpus: {kind: recall, pairs: [2]}\n    tokens: {context_length: 13}\n    hidden_size: 16",
-        "7: models.tiny.tokens.context_length: 13 is not allowed; must be even, and more than the 4 tokens"),
-}  # fmt: skip
+OWN = "    hidden_size: 16"
+WRONG = [
+    ("context_length: 14", "context_length: 15", "3: tokens.context_length: 15 is not allowed; must be even"),
+    ("context_length: 14", "context_length: 6", "3: tokens.context_length: 6 is not allowed; must be even, and more"),
+    ("pairs: [2, 3], keys: 5", "pairs: [2, 30]", "2: corpus: 16 keys are too few for 30 pairs"),
+    ("keys: 5", "keys: 2", "2: corpus.keys: 2 keys are too few for 3 pairs"),
+    ("grid:", "tokenizer: {kind: train, vocab_size: 300}\ngrid:", "12: tokenizer: a corpus of kind recall has no text"),
+    ("grid:", "evaluation: {tasks: [copa]}\ngrid:", "12: evaluation: a corpus of kind recall has no text"),
+    ("exhibits: {", "exhibits: {table1: {model: tiny}, ",
+     "14: exhibits.table1.model: shows evaluations of tasks, and the corpus of model 'tiny' is of kind recall"),
+    (OWN, f"    tokens: {{context_length: 14}}\n{OWN}",
+     "6: models.tiny.tokens: is for a corpus of the model's own; must be left out"),
+    (OWN, f"    corpus: {{kind: recall, pairs: [2]}}\n    tokens: {{context_length: 13}}\n{OWN}",
+     "7: models.tiny.tokens.context_length: 13 is not allowed; must be even, and more than the 4 tokens"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_what_a_config_of_recall_may_not_say(name: str, tmp_path: Path) -> None:
-    old, new, said = WRONG[name]
+@pytest.mark.parametrize(("old", "new", "said"), WRONG)
+def test_what_a_config_of_recall_may_not_say(old: str, new: str, said: str, tmp_path: Path) -> None:
     assert RECALL.count(old) == 1
     (line,) = problems(write(tmp_path, RECALL.replace(old, new)))
     assert line.startswith(f"{tmp_path / 'x.yaml'}:{said}")
@@ -176,15 +165,10 @@ def test_what_a_config_of_recall_may_not_say(name: str, tmp_path: Path) -> None:
 
 def test_a_text_needs_what_recall_does_not(tmp_path: Path) -> None:
     text = RECALL.replace(RECALL.splitlines()[1], "corpus: {kind: folder, path: tests/data/mirror, names: [tales]}")
-    said = [line.partition(": ")[2] for line in problems(write(tmp_path, text))]
-    assert [line.split(": ")[:2] for line in said] == [
-        ["tasks", "missing"], ["tokenizer", "missing"], ["evaluation", "missing"],
-    ]  # fmt: skip
+    said = [line.split(": ")[1:3] for line in problems(write(tmp_path, text))]
+    assert said == [["tasks", "missing"], ["tokenizer", "missing"], ["evaluation", "missing"]]
     [line] = problems(write(tmp_path, RIGHT.replace("table1: {", "figure_recall: {")))
-    assert (
-        "exhibits.figure_recall.model: shows evaluations of recall, and the corpus of model 'tiny' is of kind folder"
-        in line
-    )
+    assert "figure_recall.model: shows evaluations of recall, and the corpus of model 'tiny' is of kind folder" in line
     assert load_settings([write(tmp_path, RECALL)]).evaluation.tasks == []
 
 

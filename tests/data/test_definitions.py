@@ -56,11 +56,8 @@ def test_a_definition_of_ones_own_reads_a_folder_as_a_hub(tmp_path: Path) -> Non
     assert read_json(out.with_suffix(".json"))["split"] == "validation"
     task = build_task("capitals", out, own=path)
     task.build_all_requests()
-    assert [request.args for request in task.instances][:3] == [
-        ("Peru:", " Cusco"),
-        ("Peru:", " Lima"),
-        ("Kenya:", " Mombasa"),
-    ]
+    asked = [("Peru:", " Cusco"), ("Peru:", " Lima"), ("Kenya:", " Mombasa")]
+    assert [request.args for request in task.instances][:3] == asked
     rows = baseline_rows({"capitals": out}, definitions={"capitals": str(path)})
     assert [row["value"] for row in rows] == [pytest.approx((1 / 2 + 1 / 3) / 2), 1.0]
 
@@ -69,13 +66,8 @@ def test_items_that_a_definition_does_not_fit_are_one_line(tmp_path: Path) -> No
     path = tmp_path / "items.parquet"
     for items in ([{"country": "Peru"}], [{"cities": ["a", "b"], "right": 0}]):
         pq.write_table(pa.Table.from_pylist(items), path)
-        with pytest.raises(
-            UserError, match=f"^{path}: task capitals: the definition does not fit the items: .*undefined"
-        ):
+        with pytest.raises(UserError, match=f"^{path}: task capitals: the definition does not fit .*undefined"):
             build_task("capitals", path, own=own(tmp_path)).build_all_requests()
-    pq.write_table(pa.table({"country": pa.array([], pa.string())}), path)
-    with pytest.raises(UserError, match=r"no rows \(items of capitals\)"):
-        build_task("capitals", path, own=own(tmp_path))
 
 
 def test_its_identity_is_all_that_it_means(tmp_path: Path) -> None:
@@ -93,17 +85,12 @@ def test_its_identity_is_all_that_it_means(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (
-            OWN.replace("multiple_choice", "generate_until"),
-            "output_type generate_until, which scores text that the model",
-        ),
         (OWN.replace("output_type: multiple_choice\n", ""), "output_type generate_until"),
         (OWN.replace("validation_split: validation\n", ""), "names neither test_split nor validation_split"),
         (OWN + "doc_to_image: picture\n", "has doc_to_image"),
         (OWN + "unsafe_code: true\n", "runs code that the model writes"),
         ("group: mine\ntask: [a, b]\n", "is a group of tasks"),
         ("class: x\ntask: mine\n", "is a Python class"),
-        ("- a\n- b\n", "is not a definition of a task"),
         ("a: [\n", "is not a definition of a task"),
         ("include: gone.yaml\n", "no such file: .*gone.yaml"),
     ],
@@ -114,14 +101,11 @@ def test_what_cannot_be_scored_is_refused_in_one_line(text: str, said: str, tmp_
     assert re.search(said, found), found
 
 
-def test_names_of_lm_eval() -> None:
+def test_names_of_lm_eval(tmp_path: Path) -> None:
     assert definition_path("mmlu_anatomy").name == "mmlu_anatomy.yaml" and problem("mmlu_anatomy") is None
     assert problem("winogrande") is None and problem("heldout") is None
     assert "did you mean 'arc_challenge'" in str(problem("arc_challange"))
     assert "give yours another name" in str(problem("copa", "mine.yaml"))
-
-
-def test_files_of_ones_own_are_no_hub(tmp_path: Path) -> None:
-    path = own(tmp_path, OWN.replace("{path}", "json"))
     with pytest.raises(UserError, match="put its items into tasks/mine.parquet of a folder"):
-        mirror.mirror_task({"kind": "hub"}, "mine", tmp_path / "mine.parquet", str(path))
+        files_alone = own(tmp_path, OWN.replace("{path}", "json"))
+        mirror.mirror_task({"kind": "hub"}, "mine", tmp_path / "mine.parquet", str(files_alone))

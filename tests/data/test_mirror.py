@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,9 @@ import zstandard
 from deconattn.data import mirror
 from deconattn.data.documents import read_texts
 from deconattn.data.tokenizer import load_tokenizer
-from deconattn.data.tokens import share_of_budget, tokenize_part
 from deconattn.errors import UserError
 from deconattn.files import read_json, sha256_file
 from tests.conftest import ROOT
-from tests.data import save_byte_tokenizer
 
 FILES, DOCUMENTS = 7, 30
 
@@ -66,12 +65,9 @@ def hub(dataset: Path, **others: Any) -> dict[str, Any]:
     return {"kind": "hub", "dataset": str(dataset), "name": None, "split": "train", "revision": None, **others}
 
 
-# --- parts ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("parts", [3, 12])
 def test_parts_of_a_hub_dataset_are_all_of_it_once(slimpajama: Path, tmp_path: Path, parts: int) -> None:
-    for part in range(parts):
+    for part in reversed(range(parts)):  # in whatever order
         mirror.mirror_corpus_part(hub(slimpajama), part, parts, part_path(tmp_path, part))
     manifest = mirror.merge_manifests(tmp_path, parts)
     by_part = texts_of(tmp_path, parts)
@@ -118,44 +114,6 @@ def test_parts_that_do_not_belong_together(slimpajama: Path, tmp_path: Path) -> 
         mirror.merge_manifests(tmp_path, 2)
 
 
-def test_parts_have_the_same_tokens_in_whatever_order_they_are_made(slimpajama: Path, tmp_path: Path) -> None:
-    tokenizer = save_byte_tokenizer(tmp_path / "tokenizer")
-    for order in ((0, 1, 2), (2, 0, 1)):
-        for part in order:
-            corpus, tokens = part_path(tmp_path / f"{order}", part), tmp_path / f"{order}" / "tokens"
-            mirror.mirror_corpus_part(hub(slimpajama), part, 3, corpus, max_bytes=20_000)
-            tokenize_part(corpus, tokenizer, 16, tokens, heldout_fraction=0.1, budget=share_of_budget(1000, part, 3))
-    first, second = (
-        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in sorted(tmp_path.glob("*/tokens"))
-    )
-    assert first == second and {"part-0002.parquet", "heldout-0001.parquet"} < set(first)
-    assert [json.loads(first[f"part-{part:04d}.json"])["rows"] for part in range(3)] == [
-        334 // 16,
-        333 // 16,
-        333 // 16,
-    ]
-
-
-# --- what cannot be read is one line -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("others", "message"),
-    [
-        ({"split": "trian"}, "Bad split: trian"),
-        ({"name": "nonesuch"}, "nonesuch"),
-        ({"text_column": "content"}, r"no column 'content' \(it has: text, meta\)"),
-    ],
-    ids=["split", "name", "column"],
-)
-def test_a_hub_source_that_cannot_be_read(
-    slimpajama: Path, tmp_path: Path, others: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        mirror.mirror_corpus_part(hub(slimpajama, **others), 0, 1, part_path(tmp_path, 0))
-    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
-
-
 def without_end(lines: bytes) -> bytes:
     """A zst frame whose blocks are whole and whose end mark is missing: what is left of a download that stopped."""
     frame = zstandard.ZstdCompressor().compressobj()
@@ -163,40 +121,50 @@ def without_end(lines: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "content", "others", "message"),
     [
-        ("a.jsonl.zst", without_end(LINES), r"a\.jsonl\.zst: Truncated compressed stream"),
-        ("a.jsonl.zst", zstandard.compress(LINES) + without_end(LINES), r"a\.jsonl\.zst: Truncated compressed stream"),
-        ("a.jsonl.gz", gzip.compress(LINES)[:-4], "ended before the end-of-stream marker"),
-        ("a.jsonl", LINES[:-20], "JSON parse error"),
-        ("a.jsonl", LINES.replace(b'"text":', b'"text"', 1), "JSON parse error"),
-        ("a.jsonl", b"", "no rows"),
-        ("a.jsonl", b'{"text": 7}\n', r"row 0 \(from 0\), column 'text': 7 is int, not text"),
+        ("a.jsonl.zst", without_end(LINES), {}, r"a\.jsonl\.zst: Truncated compressed stream"),
+        ("a.jsonl.zst", zstandard.compress(LINES) + without_end(LINES), {}, r"a\.jsonl\.zst: Truncated compressed"),
+        ("a.jsonl.gz", gzip.compress(LINES)[:-4], {}, "ended before the end-of-stream marker"),
+        ("a.jsonl", LINES[:-20], {}, "JSON parse error"),
+        ("a.jsonl", b"", {}, "no rows"),
+        ("a.jsonl", b'{"text": 7}\n', {}, r"row 0 \(from 0\), column 'text': 7 is int, not text"),
+        ("a.jsonl", LINES, {"split": "trian"}, "Bad split: trian"),
+        ("a.jsonl", LINES, {"name": "nonesuch"}, "nonesuch"),
+        ("a.jsonl", LINES, {"text_column": "content"}, r"no column 'content' \(it has: text, meta\)"),
     ],
-    ids=["zst", "zst-frame", "gz", "cut", "broken", "empty", "int"],
+    ids=["zst", "zst-frame", "gz", "cut", "empty", "int", "split", "name", "column"],
 )
-def test_a_file_that_is_cut_or_holds_no_text(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_hub_source_that_cannot_be_read(
+    name: str, content: bytes, others: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        mirror.mirror_corpus_part(hub(tmp_path / "data"), 0, 1, part_path(tmp_path / "out", 0))
+        mirror.mirror_corpus_part(hub(tmp_path / "data", **others), 0, 1, part_path(tmp_path / "out", 0))
     assert "\n" not in str(caught.value) and not part_path(tmp_path / "out", 0).exists()
 
 
-def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
-    source, file = {"kind": "folder", "path": str(tmp_path), "names": ["x"]}, tmp_path / "corpus" / "x.parquet"
+def write_values(values: list[Any], path: Path) -> None:
+    pq.write_table(pa.table({"text": values}), path)
 
-    def refused(told: str) -> None:
-        with pytest.raises(UserError, match=rf"corpus/x\.parquet: {told}"):
-            mirror.mirror_corpus_part(source, 0, 1, part_path(tmp_path, 0))
 
-    refused("no such file")
-    file.parent.mkdir()
-    file.write_text("no Parquet")
-    refused("not readable as Parquet")
-    for value in (7, b"x", ["a"], True):
-        pq.write_table(pa.table({"text": [value]}), file)
-        refused(r"row 0 \(from 0\), column 'text': .* not text")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "no such file"),
+        (lambda path: path.write_text("no Parquet"), "not readable as Parquet"),
+        (lambda path: write_values([7], path), r"row 0 \(from 0\), column 'text': 7 is int, not text"),
+        (lambda path: write_values([["a"]], path), r"row 0 \(from 0\), column 'text': .* not text"),
+    ],
+    ids=["missing", "broken", "int", "list"],
+)
+def test_a_folder_that_cannot_be_read(make: Callable[[Path], object], message: str, tmp_path: Path) -> None:
+    source = {"kind": "folder", "path": str(tmp_path), "names": ["x"]}
+    (tmp_path / "corpus").mkdir()
+    make(tmp_path / "corpus" / "x.parquet")
+    with pytest.raises(UserError, match=rf"corpus/x\.parquet: {message}"):
+        mirror.mirror_corpus_part(source, 0, 1, part_path(tmp_path, 0))
     with pytest.raises(UserError, match=r"tokenizer\.json: no such file"):
         mirror.mirror_tokenizer(source, tmp_path / "out")
 

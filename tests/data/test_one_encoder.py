@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,32 +17,12 @@ from deconattn.data.tokenizer import END_OF_TEXT, load_tokenizer, save_tokenizer
 from deconattn.data.tokens import tokenize_part
 from deconattn.errors import UserError
 from deconattn.evaluation.baselines import UniformModel
-from deconattn.evaluation.run import evaluate_model
 from deconattn.evaluation.scoring import HarnessModel, TokenizedLM
-from deconattn.huggingface import DeconAttnConfig, DeconAttnForCausalLM
 from tests.data import save_byte_tokenizer, save_part
 
 SPELLED_OUT = f"The king came home.{END_OF_TEXT}Then he slept."
 TEXTS = [SPELLED_OUT, END_OF_TEXT, "  two spaces\n\nnaïve — 海 ", f"{END_OF_TEXT}{END_OF_TEXT} a", "[BEGIN]once"]
 TEXTS += "abcdefgh"
-
-
-def with_post_processor(folder: Path, source: Path) -> Path:
-    """The tokenizer of `source` with a special token that a template puts at both ends of a text."""
-    content = json.loads((source / "tokenizer.json").read_text(encoding="utf-8"))
-    number = max(entry["id"] for entry in content["added_tokens"]) + 900
-    token = {**content["added_tokens"][0], "content": "[BEGIN]", "id": number, "special": True}
-    content["added_tokens"].append(token)
-    content["model"]["vocab"]["[BEGIN]"] = number
-    piece = {"SpecialToken": {"id": "[BEGIN]", "type_id": 0}}
-    content["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [piece, {"Sequence": {"id": "A", "type_id": 0}}, piece],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {"[BEGIN]": {"id": "[BEGIN]", "ids": [number], "tokens": ["[BEGIN]"]}},
-    }
-    save_tokenizer(json.dumps(content), folder, {})
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +34,20 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def templated(tmp_path_factory: pytest.TempPathFactory, plain: Path) -> Path:
-    return with_post_processor(tmp_path_factory.mktemp("templated"), plain)
+    """The same tokenizer with a special token, of an id beyond a gap, that a template puts at both ends of a text."""
+    folder = tmp_path_factory.mktemp("templated")
+    content = json.loads((plain / "tokenizer.json").read_text(encoding="utf-8"))
+    content["added_tokens"].append({**content["added_tokens"][0], "content": "[BEGIN]", "id": 900, "special": True})
+    content["model"]["vocab"]["[BEGIN]"] = 900
+    piece, text = {"SpecialToken": {"id": "[BEGIN]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [piece, text, piece],
+        "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"[BEGIN]": {"id": "[BEGIN]", "ids": [900], "tokens": ["[BEGIN]"]}},
+    }
+    save_tokenizer(json.dumps(content), folder, {})
+    return folder
 
 
 def table(texts: list[str], tokenizer: Path, folder: Path) -> dict[str, list[int]]:
@@ -78,45 +70,22 @@ def test_a_text_has_the_ids_of_the_token_table_in_evaluation(
     # The library's own reading, which this is not: it cuts at the special token, and adds the template's.
     own = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(SPELLED_OUT).ids
     assert 0 in own and (max(own) >= 900) == (name == "templated")
-
-
-def test_a_post_processor_changes_no_likelihood(plain: Path, templated: Path, tmp_path: Path) -> None:
-    """Of choices, of documents, and of a text without context, whose first token is asked for after end-of-text."""
-    torch.manual_seed(0)
-    config = DeconAttnConfig(
-        vocab_size=1024, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=64, initializer_range=0.3,
-    )  # fmt: skip
-    model = DeconAttnForCausalLM(config).eval()
-    copa = {"premise": SPELLED_OUT, "choice1": "He woke.", "choice2": f"She{END_OF_TEXT} left.", "question": "cause"}
-    files = {task: tmp_path / f"{task}.parquet" for task in ("copa", "heldout", "lambada_openai")}
-    pq.write_table(pa.Table.from_pylist([{**copa, "idx": 0, "label": 1}]), files["copa"])
-    pq.write_table(pa.table({"text": TEXTS}), files["heldout"])
-    pq.write_table(pa.table({"text": ["king", "the king"]}), files["lambada_openai"])
-    first, second = (evaluate_model(model, folder, files)[1] for folder in (plain, templated))
-    assert [row["loglikelihoods"] for row in first] == [row["loglikelihoods"] for row in second]
+    assert lm._encode_pair("  ", "king") == ([0], lm.tok_encode("  king")), "white space alone is no context"
 
 
 def test_a_vocabulary_with_holes_has_a_row_for_each_id(templated: Path, tmp_path: Path) -> None:
-    corpus = save_part([f"{'the king came home. ' * 30}{n}" for n in range(20)], tmp_path / "corpus")
-    manifest = tokenize_part(corpus, templated, 8, tmp_path / "t", heldout_fraction=0.2)
+    corpus = save_part(["the king came home. " * 30], tmp_path / "corpus")
+    manifest = tokenize_part(corpus, templated, 8, tmp_path / "t", heldout_fraction=0.0)
     tokenizer, _ = load_tokenizer(templated)
-    assert tokenizer.get_vocab_size() < 400
-    assert manifest["settings"]["vocab_size"] == tokenizer.token_to_id("[BEGIN]") + 1 == 901
+    assert tokenizer.get_vocab_size() < 400 and manifest["settings"]["vocab_size"] == 901
 
 
 def test_ids_that_lie_beyond_64k_are_kept(tmp_path: Path) -> None:
     folder = save_byte_tokenizer(tmp_path / "bytes")
     content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    content["model"]["vocab"]["z"] = 70_000
+    content["model"]["vocab"]["z"] = 65_536
     save_tokenizer(json.dumps(content), folder, {})
-    assert table(["az"], folder, tmp_path)["az"][1] == 70_000
-
-
-def score(lm: TokenizedLM, *pairs: tuple[str, str]) -> list[Any]:
-    return lm.loglikelihood(
-        [Instance("loglikelihood", {}, pair, index, metadata=("copa", 7, 1)) for index, pair in enumerate(pairs)]
-    )
+    assert table(["az"], folder, tmp_path)["az"][1] == 65_536
 
 
 def test_a_choice_that_merges_with_its_context_is_one_line(tmp_path: Path) -> None:
@@ -124,15 +93,11 @@ def test_a_choice_that_merges_with_its_context_is_one_line(tmp_path: Path) -> No
     content["model"]["vocab"]["ab"] = 257
     content["model"]["merges"] = [["a", "b"]]
     save_tokenizer(json.dumps(content), tmp_path, {})
-    lm = UniformModel(tmp_path)
-    assert score(lm, ("xa", "c"), ("x", "ab"), ("x", "b"))
-    with pytest.raises(UserError, match=r"item 7 \(from 0\), choice 2: the tokenizer joins 'b' to the end of 'xa'"):
-        score(lm, ("xa", "c"), ("x", "b"), ("xa", "b"))
-
-
-def test_a_context_of_white_space_alone_counts_as_none(plain: Path) -> None:
-    lm = UniformModel(plain)
-    assert lm._encode_pair("  ", "king") == ([0], lm.tok_encode("  king"))
+    pairs = [("xa", "c"), ("x", "b"), ("x", "ab"), ("xa", "b")]
+    asked = [Instance("loglikelihood", {}, pair, at, metadata=("copa", 7, 1)) for at, pair in enumerate(pairs)]
+    assert UniformModel(tmp_path).loglikelihood(asked[:3])
+    with pytest.raises(UserError, match=r"item 7 \(from 0\), choice 3: the tokenizer joins 'b' to the end of 'xa'"):
+        UniformModel(tmp_path).loglikelihood(asked)
 
 
 def test_a_tokenizer_that_the_model_was_not_trained_with_is_one_line(templated: Path) -> None:

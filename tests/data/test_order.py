@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,9 +54,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_table(tmp_path_factory.mktemp("large") / "table", [20 * 1024, 12 * 1024 + 5, 6 * 1024 + 900])
 
 
-# --- permutations ------------------------------------------------------------------------------------------------
-
-
 def reference_permutation(count: int, *key: int) -> list[int]:
     """SplitMix64 in Python's integers, after Steele, Lea and Flood (2014), figure 16."""
     mask = 2**64 - 1
@@ -82,12 +78,9 @@ def test_permutations_are_splitmix64s(count: int, key: list[int]) -> None:
     assert sorted(found.tolist()) == list(range(count))
 
 
-# --- batches -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["small", "large"])
 def test_the_order_is_the_definition(name: str, request: pytest.FixtureRequest) -> None:
-    """Two epochs, row by row, against the definition in the module's docstring, by the reference permutation."""
+    """Two epochs, row by row, against the definition in the module's docstring; whatever steps were read before."""
     expected: list[int] = []
     with TokenTable(request.getfixturevalue(name)) as table:
         starts = np.cumsum([0, *table.group_rows])
@@ -98,48 +91,18 @@ def test_the_order_is_the_definition(name: str, request: pytest.FixtureRequest) 
                 rows = [row for group in chosen for row in range(starts[group], starts[group + 1])]
                 expected += [rows[place] for place in reference_permutation(len(rows), 9, epoch, window)]
         sequences = len(expected) // 7
-        found = np.concatenate([batch(table, 9, step, sequences) for step in range(7)])
+        batches = {step: batch(table, 9, step, sequences) for step in (6, 3, 0, 4, 1, 2, 5)}
+    found = np.concatenate([batches[step] for step in range(7)])
     assert found.dtype == np.int64
     assert found.tolist() == [[(row + place) % 2**16 for place in range(CONTEXT)] for row in expected[: 7 * sequences]]
-
-
-def test_a_step_does_not_depend_on_what_came_before(large: Path) -> None:
-    """Steps in any order, also those that span two epochs (43) or windows, from a table that read others before."""
-    with TokenTable(large) as table, TokenTable(large) as used:
-        in_sequence = {step: batch(table, 1, step, 900) for step in range(90)}
-        for step in (89, 43, 0, 44, 17, 60, 18, 2):
-            assert (batch(used, 1, step, 900) == in_sequence[step]).all()
-
-
-@given(sequences=st.integers(0, 40), processes=st.integers(1, 9))
-def test_ranks_share_a_batch(sequences: int, processes: int) -> None:
-    shares = [list(range(sequences))[rows_of_rank(sequences, rank, processes)] for rank in range(processes)]
-    assert [row for share in shares for row in share] == list(range(sequences))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_ranks_read_their_rows_of_the_same_batch(large: Path) -> None:
     with TokenTable(large) as table:
         whole = batch(table, 2, 43, 900)
         pieces = [batch(table, 2, 43, 900, rows_of_rank(900, rank, 7)) for rank in range(7)]
-        assert (np.concatenate(pieces) == whole).all()
+        assert (np.concatenate(pieces) == whole).all() and {len(piece) for piece in pieces} == {128, 129}
         assert batch(table, 2, 43, 3, rows_of_rank(3, 6, 7)).shape == (0, CONTEXT)
-
-
-# --- the table ---------------------------------------------------------------------------------------------------
-
-
-def test_the_next_window_is_read_ahead_by_one_thread_that_ends(large: Path) -> None:
-    before = set(threading.enumerate())
-    with TokenTable(large) as table:
-        batch(table, 0, 0, 10)
-        groups = permutation(len(table.group_rows), 0, 0)
-        assert list(table._windows) == [tuple(sorted(groups[n : n + 16].tolist())) for n in (0, 16)]
-        for step in range(60):
-            batch(table, 0, step, 1000)
-            assert len(set(threading.enumerate()) - before) == 1
-            assert len(table._windows) <= 2
-    assert set(threading.enumerate()) == before
 
 
 def test_a_process_that_forgets_to_close_ends_and_needs_no_torch(large: Path) -> None:
@@ -159,13 +122,6 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-def overwrite_group(path: Path, group: int = 1) -> None:
-    place = pq.read_metadata(path).row_group(group).column(0).data_page_offset
-    with path.open("r+b") as stream:
-        stream.seek(place)
-        stream.write(b"\xff" * 200)
-
-
 FIRST = r"table/part-0000\.parquet: row group"
 
 
@@ -174,15 +130,11 @@ FIRST = r"table/part-0000\.parquet: row group"
     [
         (Path.unlink, r"table/part-0000\.parquet: no such file, though manifest\.json lists it"),
         (flip_a_bit, rf"{FIRST} \d cannot be read \(.*(CRC|checksum)"),
-        (
-            lambda path: pq.write_table(pq.read_table(path), path),
-            rf"{FIRST} 0 .*\(1 row groups, the manifest lists 2\)",
-        ),
-        (overwrite_group, rf"{FIRST} 1 cannot be read"),
+        (lambda path: pq.write_table(pq.read_table(path), path), rf"{FIRST} 0 .*\(1 row groups, the manifest lists 2"),
         (lambda path: shutil.copy(path.with_name("part-0001.parquet"), path), rf"{FIRST} [01] cannot be read"),
         (lambda path: (path.parent / "manifest.json").unlink(), r"manifest\.json: no such file"),
     ],
-    ids=["missing", "bit", "groups", "page", "other", "manifest"],
+    ids=["missing", "bit", "groups", "other", "manifest"],
 )
 def test_damage_is_named(damage: Callable[[Path], object], message: str, small: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(small, tmp_path / "table"))
@@ -197,7 +149,11 @@ def test_damage_found_while_reading_ahead_is_raised_when_it_is_reached(large: Pa
     with TokenTable(folder) as table:
         assert len(table.group_rows) == 40
         part, group = table._groups[int(permutation(40, 0, 0)[16])]
-        overwrite_group(folder / part["file"], group)
+        path = folder / part["file"]
+        place = pq.read_metadata(path).row_group(group).column(0).data_page_offset
+        with path.open("r+b") as stream:
+            stream.seek(place)
+            stream.write(b"\xff" * 200)
         batch(table, 0, 0, 100)
         with pytest.raises(UserError, match=f"row group {group} cannot be read"):
             batch(table, 0, 16, 1024)

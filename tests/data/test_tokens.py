@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
 from deconattn.data import tokens
 from deconattn.data.documents import is_heldout, read_texts, write_documents
 from deconattn.data.packing import ROW_GROUP_ROWS, RowWriter
 from deconattn.data.table import side_tokens
-from deconattn.data.tokenizer import load_tokenizer, save_tokenizer, token_dtype, train_tokenizer
+from deconattn.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from deconattn.data.tokens import finish_tokens, share_of_budget, tokenize_part, write_side_text
 from deconattn.errors import UserError
 from deconattn.files import read_json, sha256_file, write_json
@@ -54,9 +55,6 @@ def rows_in(path: Path) -> np.ndarray:
     return np.array(pq.read_table(path).column("tokens").to_pylist())
 
 
-# --- tokenizers --------------------------------------------------------------------------------------------------
-
-
 def test_training_a_tokenizer_is_deterministic(tmp_path: Path) -> None:
     parts = [save_part(stories(200, seed=part), tmp_path / "corpus", part) for part in range(2)]
     manifest = train_tokenizer(parts, 400, tmp_path / "first")
@@ -68,12 +66,11 @@ def test_training_a_tokenizer_is_deterministic(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, env={"RAYON_NUM_THREADS": "3", "PYTHONHASHSEED": "5"})
     for name in ("tokenizer.json", "tokenizer_config.json", "manifest.json"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
-    assert [token_dtype(size).name for size in (257, 65536, 65537)] == ["uint16", "uint16", "uint32"]
     tokenizer, end_of_text = load_tokenizer(tmp_path / "first")
     assert (manifest["vocab_size"], manifest["end_of_text_id"], end_of_text) == (400, 0, 0)
     assert manifest["sha256"] == sha256_file(tmp_path / "first" / "tokenizer.json")
     assert len(tokenizer.encode(" the night").ids) < 5
-    theirs = pytest.importorskip("transformers").PreTrainedTokenizerFast.from_pretrained(tmp_path / "first")
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path / "first")
     assert theirs.eos_token_id == 0
     for text in ("no such words: żółw 海 \x00\r\n\t ", "  leading and trailing  "):
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
@@ -102,27 +99,19 @@ def test_tokenizer_errors(tmp_path: Path) -> None:
         save_tokenizer(without_end, tmp_path, {})
 
 
-# --- documents and the held-out part -----------------------------------------------------------------------------
-
-
 def test_documents_of_white_space_are_left_out(tmp_path: Path) -> None:
-    texts = ["one", " \n", "", "thrée"]
-    facts = write_documents(((text, {"license": "CC0"}) for text in texts), tmp_path / "part-0000.parquet")
-    assert list(read_texts(tmp_path / "part-0000.parquet")) == [["one", "thrée"]]
+    path = tmp_path / "part-0000.parquet"
+    facts = write_documents(((text, {"license": "CC0"}) for text in ("one", " \n", "", "thrée")), path)
+    assert list(read_texts(path)) == [["one", "thrée"]]
     assert (facts["rows"], facts["empty"], facts["bytes"], facts["licence"]) == (2, 2, 9, "CC0")
 
 
 def test_heldout_is_the_hash_of_the_text() -> None:
-    texts = stories(4000)
     for fraction in (0.0, 0.01, 0.3, 1.0):
-        sides = [is_heldout(text, fraction) for text in texts]
-        assert sides == [int(hashlib.sha256(text.encode()).hexdigest(), 16) / 2**256 < fraction for text in texts]
-        assert abs(np.mean(sides) - fraction) < 0.02
-    assert hashlib.sha256(b"abc").hexdigest().startswith("ba78")  # 0x0.ba78 = 0.72839
-    assert is_heldout("abc", 0.7284) and not is_heldout("abc", 0.7283)
-
-
-# --- packing -----------------------------------------------------------------------------------------------------
+        for text in stories(400):
+            assert is_heldout(text, fraction) == (
+                int(hashlib.sha256(text.encode()).hexdigest(), 16) / 2**256 < fraction
+            )
 
 
 @settings(max_examples=40, deadline=None)
@@ -148,9 +137,9 @@ def test_rows_are_the_stream_cut_evenly(
     assert writer.rows == rows
     assert rows_in(path).tolist() == stream[: rows * context_length].reshape(rows, context_length).tolist()
     assert writer.dropped == added - rows * context_length
-    groups = [pq.read_metadata(path).row_group(group).num_rows for group in range(len(writer.row_groups))]
-    assert groups == writer.row_groups
-    assert all(count == ROW_GROUP_ROWS for count in groups[:-1])
+    metadata = pq.read_metadata(path)
+    assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == writer.row_groups
+    assert all(count == ROW_GROUP_ROWS for count in writer.row_groups[:-1])
     schema = pq.read_schema(path).field("tokens")
     assert str(schema.type).startswith("fixed_size_list") and schema.type.list_size == context_length
 
@@ -188,7 +177,7 @@ def test_a_budget_is_exact_and_keeps_the_heldout_part(tmp_path: Path, byte_token
     whole = tokenized(texts, tmp_path / "all", byte_tokenizer)
     everything = rows_in(tmp_path / "all" / "tokens" / "part-0000.parquet")
     ends = np.cumsum([len(text.encode()) + 1 for text in texts if not is_heldout(text, 0.1)])
-    for budget in (0, 15, 1000, 16 * ROW_GROUP_ROWS + 17, 10**9):
+    for budget in (15, 1000, 16 * ROW_GROUP_ROWS + 17, 10**9):
         cut = tokenized(texts, tmp_path / "cut", byte_tokenizer, budget=budget)
         assert cut["rows"] == min(budget // 16, whole["rows"])
         rows = rows_in(tmp_path / "cut" / "tokens" / "part-0000.parquet")
@@ -198,9 +187,6 @@ def test_a_budget_is_exact_and_keeps_the_heldout_part(tmp_path: Path, byte_token
         assert cut["heldout"] == whole["heldout"]
     assert [share_of_budget(1001, part, 3) for part in range(3)] == [334, 334, 333]
     assert share_of_budget(None, 0, 3) is None
-
-
-# --- the whole table ---------------------------------------------------------------------------------------------
 
 
 def finished(tmp_path: Path, tokenizer: Path) -> tuple[dict[str, Any], Path]:
@@ -229,8 +215,8 @@ def test_books_are_not_encoded_all_at_once(
 def test_the_manifest_describes_the_table(tmp_path: Path, byte_tokenizer: Path) -> None:
     manifest, folder = finished(tmp_path, byte_tokenizer)
     assert read_json(folder / "manifest.json") == manifest
-    assert (manifest["id"], manifest["context_length"], manifest["dtype"]) == ("tokens", 16, "uint16")
-    assert (manifest["vocab_size"], manifest["end_of_text_id"]) == (257, 0)
+    facts = ("context_length", "dtype", "vocab_size", "end_of_text_id")
+    assert [manifest[fact] for fact in facts] == [16, "uint16", 257, 0]
     assert manifest["tokenizer_sha256"] == sha256_file(byte_tokenizer / "tokenizer.json")
     for entry in [*manifest["parts"], manifest["heldout"]]:
         assert entry["sha256"] == sha256_file(folder / entry["file"])
@@ -239,10 +225,9 @@ def test_the_manifest_describes_the_table(tmp_path: Path, byte_tokenizer: Path) 
     texts = [text for part in range(3) for text in stories(150, seed=part) if is_heldout(text, 0.1)]
     heldout = pq.read_table(folder / "heldout.parquet")
     assert heldout.column("text").to_pylist() == texts
-    assert manifest["heldout"]["documents"] == manifest["heldout"]["rows"] == len(texts)
-    assert manifest["heldout"]["words"] == sum(len(re.split(r"\s+", text)) for text in texts)
-    assert manifest["heldout"]["bytes"] == sum(len(text.encode()) for text in texts)
-    assert manifest["heldout"]["tokens"] == sum(len(text.encode()) + 1 for text in texts)
+    size, words = sum(len(text.encode()) for text in texts), sum(len(re.split(r"\s+", text)) for text in texts)
+    expected = {"documents": len(texts), "rows": len(texts), "words": words, "bytes": size, "tokens": size + len(texts)}
+    assert manifest["heldout"].items() >= expected.items()
 
 
 def test_the_side_text(tmp_path: Path, byte_tokenizer: Path, byte_ids: dict[int, int]) -> None:
@@ -268,8 +253,6 @@ def test_what_cannot_be_finished(tmp_path: Path, byte_tokenizer: Path) -> None:
     with pytest.raises(UserError, match="does not fill one row of 16 tokens"):
         finish_tokens(tmp_path / "all" / "tokens", 1, byte_tokenizer)
     _, folder = finished(tmp_path, byte_tokenizer)
-    with pytest.raises(UserError, match=r"part-0003\.json: no such file"):
-        finish_tokens(folder, 4, byte_tokenizer)
     tokenized(stories(50), tmp_path, byte_tokenizer, part=1, context_length=32)
     with pytest.raises(UserError, match=r"part-0001\.parquet: made with another tokenizer or other settings"):
         finish_tokens(folder, 3, byte_tokenizer)

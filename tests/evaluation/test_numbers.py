@@ -41,7 +41,7 @@ def qwen() -> Qwen2ForCausalLM:
 
 
 def native_task(name: str, path: Path, items: int, folder: Path) -> ConfigurableTask:
-    """The task as a user of the harness would point it at a file of the first items, through the loading code of `datasets`."""
+    """The task as a user of the harness would point it at a file of the first items."""
     first = folder / f"{name}.parquet"
     pq.write_table(pq.read_table(path).slice(0, items), first)
     config = load_yaml(definition_path(name))
@@ -108,10 +108,9 @@ def test_every_item_asks_what_the_harness_asks(shared_data: Path, tmp_path: Path
 
 @torch.no_grad()
 def nats(model: Any, tokens: list[int], start: int, length: int) -> float:
-    """Log-likelihood of tokens[start:] in windows of `length`, from the definition.
+    """Log-likelihood of tokens[start:] in windows of `length`, each with one token before its own.
 
-    The last window reaches back as far as it can, but not beyond `start` where there are several; the others see one token
-    before their own.
+    The last window reaches back as far as it can, but not beyond `start` where there are several.
     """
     total = 0.0
     for begin in range(start, len(tokens), length):
@@ -143,6 +142,10 @@ def test_heldout_counts_words_and_bytes_of_the_text(tmp_path: Path, tokenizer: P
     encode = Tokenizer.from_file(str(tokenizer / "tokenizer.json")).encode
     expected = [nats(model, [0, *encode(text).ids], 1, 16) for text in texts]  # 0 is the end-of-text token
     assert [sample["loglikelihoods"][0] for sample in samples] == pytest.approx(expected, rel=1e-5)
+    for text, sample in zip(texts, samples, strict=True):
+        assert len(sample["window_nlls"]) == -(-len(encode(text).ids) // 16)
+        assert sum(sample["window_nlls"]) == pytest.approx(sample["nll"]) == -sample["loglikelihoods"][0]
+        assert sample["bytes"] == len(text.encode())
     # Between runs of white space, as the harness splits: a trailing space ends in one more, empty word.
     words, size, lost = 10 + 2 + 81, sum(len(text.encode()) for text in texts), -sum(expected)
     assert {row["metric"]: row["value"] for row in rows} == pytest.approx(
@@ -154,46 +157,23 @@ def test_heldout_counts_words_and_bytes_of_the_text(tmp_path: Path, tokenizer: P
 
 def test_limits_modes_and_context_lengths(shared_data: Path, tokenizer: Path, tmp_path: Path) -> None:
     tasks = files(shared_data, "copa") | heldout(["So it went on. " * 20, "The end."], tmp_path)
+    model, modes = tiny("mlp", "even"), ("full", "skip", "skip_mixer")
     rows, samples = evaluate_model(
-        tiny("mlp", "even"), tokenizer, tasks, modes=["full", "skip"], limits={"copa": 7, "heldout": 1},
+        model, tokenizer, tasks, modes=modes, limits={"copa": 7, "heldout": 1},
         context_lengths={"heldout": [16, 64], "copa": [32]},
     )  # fmt: skip
     counts = Counter((row["mode"], row["task"], row["context_length"], row["items"], row["limit"]) for row in rows)
     assert counts == {
         (mode, *rest): number
-        for mode in ("full", "skip")
+        for mode in modes
         for *rest, number in (("copa", 32, 7, 7, 1), ("heldout", 16, 1, 1, 3), ("heldout", 64, 1, 1, 3))
     }
-    assert [sample["item"] for sample in samples if sample["task"] == "copa"] == [*range(7)] * 2
-    assert len({row["value"] for row in rows if row["metric"] == "word_perplexity"}) == 4
+    assert [sample["item"] for sample in samples if sample["task"] == "copa"] == [*range(7)] * 3
+    assert model.skip is None and len({row["value"] for row in rows if row["metric"] == "word_perplexity"}) == 6
+    ids = [0, *Tokenizer.from_file(str(tokenizer / "tokenizer.json")).encode("So it went on. " * 20).ids]
+    for mode in modes:
+        model.skip = None if mode == "full" else mode
+        (found,) = [s["nll"] for s in samples if (s["mode"], s["task"], s["context_length"]) == (mode, "heldout", 16)]
+        assert found == pytest.approx(-nats(model, ids, 1, 16), rel=1e-5)
     rows, _ = evaluate_model(tiny(), tokenizer, files(shared_data, "copa"), limits={"copa": 1000})
     assert (rows[0]["items"], rows[0]["limit"], rows[0]["context_length"]) == (100, 1000, 256)
-
-
-@pytest.mark.parametrize("mode", ["skip", "skip_mixer"])
-def test_a_skipped_hybrid_is_the_model_without_its_simple_layers_or_mixers(
-    mode: str, shared_data: Path, tokenizer: Path
-) -> None:
-    hybrid = tiny("rndembqk" if mode == "skip" else "mlp", "even")
-    weights = hybrid.state_dict()
-    if mode == "skip":  # the model of layers 2 and 4 alone, which are standard
-        reference = tiny(num_hidden_layers=2)
-        moved = {"layers.1.": "layers.0.", "layers.3.": "layers.1."}
-        kept = {name: x for name, x in weights.items() if ".layers." not in name and "side" not in name}
-        kept |= {name.replace(a, b): weights[name] for name in weights for a, b in moved.items() if a in name}
-        reference.load_state_dict(kept)
-    else:
-        reference = tiny("mlp", "even")
-        reference.load_state_dict(weights)
-        with torch.no_grad():
-            for layer in (0, 2):
-                reference.model.layers[layer].self_attn.down_proj.weight.zero_()
-    tasks, how = files(shared_data, "rte"), {"limits": {"rte": 6}, "context_lengths": {"rte": [64]}}
-    _, samples = evaluate_model(hybrid, tokenizer, tasks, modes=["full", mode], **how)
-    _, expected = evaluate_model(reference, tokenizer, tasks, **how)
-    full, skipped, wanted = (
-        [value for sample in rows for value in sample["loglikelihoods"]]
-        for rows in (samples[:6], samples[6:], expected)
-    )
-    assert skipped == pytest.approx(wanted, rel=1e-5) and full != pytest.approx(wanted, rel=1e-2)
-    assert hybrid.skip is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -39,15 +40,26 @@ def scored(model: torch.nn.Module, shared_data: Path, folder: Path, **options: A
     )
 
 
-def test_a_model_of_nan_is_recorded_as_not_measured(shared_data: Path, tmp_path: Path) -> None:
+def test_a_model_of_nan_is_recorded_as_not_measured_and_a_perplexity_beyond_floating_point_as_infinite(
+    shared_data: Path, tmp_path: Path
+) -> None:
     model = tiny()
+    with torch.no_grad():
+        model.lm_head.weight *= 1e4
+    rows, samples = scored(model, shared_data, tmp_path)
+    values = {(row["task"], row["metric"]): row for row in rows}
+    for key in (("lambada_openai", "perplexity"), ("heldout", "word_perplexity"), ("heldout", "byte_perplexity")):
+        assert (values[key]["value"], values[key]["stderr"]) == (math.inf, None)
+    assert 1000 < values["heldout", "bits_per_byte"]["value"] < math.inf
+    assert (values["lambada_openai", "acc"]["value"], values["lambada_openai", "acc"]["items"]) == (0.0, 5)
+    assert samples[-1]["value"] == math.inf
     with torch.no_grad():
         model.model.norm.weight[3] = math.nan
     rows, samples = scored(model, shared_data, tmp_path)
     assert len(rows) == 6
     assert {(row["value"], row["stderr"], row["items"]) for row in rows} == {(None, None, 0)}
-    assert {(sample["value"], sample["correct"], sample["prediction"]) for sample in samples} == {(None, None, None)}
-    assert {value for sample in samples for value in sample["loglikelihoods"]} == {None}
+    for sample in samples:
+        assert {sample["value"], sample["correct"], sample["prediction"], *sample["loglikelihoods"]} == {None}
 
 
 def test_a_stopped_evaluation_goes_on_after_the_tasks_that_are_scored(shared_data: Path, tmp_path: Path) -> None:
@@ -83,19 +95,6 @@ def test_one_item_that_is_nan_takes_the_accuracy_away_but_not_the_others(shared_
     assert (rows[0]["value"], rows[0]["stderr"], rows[0]["items"]) == (None, None, 3)
 
 
-def test_a_perplexity_beyond_floating_point_is_infinite(shared_data: Path, tmp_path: Path) -> None:
-    model = tiny()
-    with torch.no_grad():
-        model.lm_head.weight *= 1e4
-    rows, samples = scored(model, shared_data, tmp_path)
-    values = {(row["task"], row["metric"]): row for row in rows}
-    for key in (("lambada_openai", "perplexity"), ("heldout", "word_perplexity"), ("heldout", "byte_perplexity")):
-        assert (values[key]["value"], values[key]["stderr"]) == (math.inf, None)
-    assert 1000 < values["heldout", "bits_per_byte"]["value"] < math.inf
-    assert (values["lambada_openai", "acc"]["value"], values["lambada_openai", "acc"]["items"]) == (0.0, 5)
-    assert samples[-1]["value"] == math.inf
-
-
 def test_a_run_writes_its_tables_without_a_home_or_a_network(
     shared_data: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
@@ -120,16 +119,12 @@ def test_a_run_writes_its_tables_without_a_home_or_a_network(
     assert done.returncode == 0, done.stderr
     *lines, imported = done.stdout.splitlines()
     assert len(lines) == 6 and imported == "set()" and done.stderr == ""
-    assert lines[0].startswith("rte (full, context 64): acc ") and lines[0].endswith(
-        "3 items, 2 requests cut to the context"
-    )
+    assert re.fullmatch(r"rte \(full, context 64\): acc .*3 items, 2 requests cut to the context", lines[0])
     assert list(home.iterdir()) == []
     table, samples = (pq.read_table(out / f"{name}.parquet") for name in ("evaluation", "samples"))
     assert table.schema.equals(EVALUATION) and samples.schema.equals(SAMPLES)
-    rows = table.to_pylist()
-    assert {(row["run"], row["model"], row["variant"], row["layout"], row["seed"]) for row in rows} == {
-        (run.name, "tiny", "nonapproximate", "even", 3)
-    }
+    rows, named = table.to_pylist(), ("run", "model", "variant", "layout", "seed")
+    assert {tuple(row[name] for name in named) for row in rows} == {(run.name, "tiny", "nonapproximate", "even", 3)}
     assert [(row["mode"], row["task"], row["items"]) for row in rows] == [
         (mode, task, items) for mode in ("full", "skip", "skip_mixer") for task, items in (("rte", 3), ("copa", 4))
     ]
@@ -147,8 +142,6 @@ def test_bad_input_is_one_clear_line(shared_data: Path, tokenizer: Path, tmp_pat
         path = tmp_path / f"{name}.parquet"
         with pytest.raises(UserError, match=f"^{path}: {told}.*$"):
             evaluate_model(tiny(), tokenizer, {"copa": path})
-    with pytest.raises(UserError, match=r"tokenizer\.json: no such file"):
-        evaluate_model(tiny(), tmp_path, good)
     settings: dict[str, Any] = {"tasks": ["copa"], "modes": ["full"], "limits": {}, "context_lengths": {}}
     with pytest.raises(UserError, match="no model there"):
         evaluate_run(tmp_path, tokenizer, settings, good, 4, "cpu", tmp_path)

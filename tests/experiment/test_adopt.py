@@ -14,15 +14,7 @@ from deconattn.experiment.adopt import Move, adopt, plan_moves
 from deconattn.experiment.artefact import Artefact
 from deconattn.experiment.identity import Identity
 from deconattn.experiment.load import load_settings
-from deconattn.experiment.record import (
-    is_done,
-    mark,
-    read_record,
-    read_spec,
-    spec_hash,
-    write_record,
-    write_spec,
-)
+from deconattn.experiment.record import is_done, mark, read_record, read_spec, spec_hash, write_record, write_spec
 from deconattn.experiment.verify import verify
 from tests.project import ROOT
 
@@ -35,7 +27,6 @@ def plan(old: Path, new: Path) -> list[Move]:
 
 @pytest.fixture
 def ident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Identity:
-    """The small config in a folder in which nothing has run."""
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests/data").symlink_to(ROOT / "tests/data")
     shutil.copy(ROOT / "config/test.yaml", tmp_path)
@@ -58,25 +49,30 @@ def of_old_code(one: Artefact, **changes: object) -> tuple[Path, dict]:
     return folder, {**spec, "run": folder.name, "hash": spec_hash(spec)} if one.stage == "pretrain" else spec
 
 
-@pytest.fixture
-def old_run(ident: Identity) -> tuple[Path, Artefact, Artefact]:
-    """A finished run of other code with its evaluation: its folder, and both as they are named now."""
+def test_a_run_takes_its_evaluation_along_and_an_interruption_leaves_nothing_that_passes_for_finished(
+    ident: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, one = next(iter(ident.trainings.items()))
     old, evaluation = finish(*of_old_code(one)), ident.evaluations[run]
     spec = {**evaluation.spec, "made_from": {**evaluation.spec["made_from"], "run": str(old)}}
     finish(old / f"evaluation-{spec_hash(spec)}", spec)
-    return old, one, evaluation
 
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
 
-def test_a_run_takes_its_evaluation_along(old_run: tuple[Path, Artefact, Artefact]) -> None:
-    old, one, evaluation = old_run
+    with monkeypatch.context() as patch:
+        patch.setattr(adopting.os, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            adopt(plan(old, one.folder), "a refactoring")
+    assert not is_done(old) and not is_done(one.folder)
+    assert any("which is not that of the folder's name" in line for line in verify().problems)
     moves = plan(old, one.folder)
     adopt(moves, "a refactoring")
     assert [move.new for move in moves] == [one.folder, evaluation.folder]
     assert is_done(one.folder) and is_done(evaluation.folder) and not old.exists()
     assert (one.folder / "result.txt").read_text() == old.name, "files are as they were"
     record = read_record(one.folder)
-    assert record and record["adopted"][0]["from"] == str(old) and record["adopted"][0]["reason"] == "a refactoring"
+    assert record and record["adopted"][-1]["from"] == str(old) and record["adopted"][-1]["reason"] == "a refactoring"
     assert read_spec(one.folder)["run"] == one.folder.name
     assert not verify().problems
 
@@ -109,11 +105,7 @@ def test_only_code_can_be_adopted(ident: Identity) -> None:
     one = next(iter(ident.trainings.values()))
     old = finish(*of_old_code(one))
     other = finish(*of_old_code(one, seed=1))
-    for new, said in (
-        (one.folder.with_name("tiny-01234567"), "which would be"),
-        (other, "not "),
-        (old, "which would be"),
-    ):
+    for new, said in ((one.folder.with_name("tiny-01234567"), "which would be"), (other, "not "), (old, "would be")):
         with pytest.raises(UserError, match=said):
             plan(old, new)
     with pytest.raises(UserError, match="being worked on by somebody"):
@@ -122,22 +114,3 @@ def test_only_code_can_be_adopted(ident: Identity) -> None:
     with pytest.raises(UserError, match="is there already, with a record"):
         plan(old, one.folder)
     assert is_done(old)
-
-
-def test_an_interruption_leaves_nothing_that_passes_for_finished(
-    old_run: tuple[Path, Artefact, Artefact], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, one, evaluation = old_run
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(adopting.os, "rename", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            adopt(plan(old, one.folder), "")
-    assert not is_done(old) and not is_done(one.folder)
-    assert any("which is not that of the folder's name" in line for line in verify().problems)
-    adopt(plan(old, one.folder), "")
-    assert is_done(one.folder) and is_done(evaluation.folder)
-    assert not verify().problems

@@ -102,6 +102,8 @@ def test_what_cannot_be_honoured_is_refused() -> None:
         model(tokens(1, 4), inputs_embeds=torch.zeros(1, 4, 16))
     with pytest.raises(Exception, match="64 positions"):
         model_of("rndembqk")(tokens(1, 65))
+    with pytest.raises(ValueError, match=r"no text in rows \[1\]"):
+        model(tokens(3, 5), attention_mask=torch.tensor([[1], [0], [1]]).expand(3, 5))
 
 
 @pytest.mark.parametrize(
@@ -198,11 +200,8 @@ def test_a_mask_or_a_batch_at_odds_with_the_cache_is_refused(variant: str) -> No
     with pytest.raises(ValueError, match=r"shows \[4, 4\] tokens a row .* which are \[7, 7\]"):
         model(last, attention_mask=mask, past_key_values=prefilled(model, first))
     with pytest.raises(ValueError, match=r"shows \[7, 7\] tokens a row .* which are \[4, 4\]"):
-        model(
-            last,
-            attention_mask=torch.ones(2, 8),
-            past_key_values=prefilled(model, first, attention_mask=mask[:, :7]),
-        )
+        cache = prefilled(model, first, attention_mask=mask[:, :7])
+        model(last, attention_mask=torch.ones(2, 8), past_key_values=cache)
     with pytest.raises(ValueError, match="input_ids has 3 rows, the decoding state 2"):
         model(tokens(3, 1), past_key_values=prefilled(model, first))
     with pytest.raises(ValueError, match=r"shape \(2, 3\); .* \(2, 1\) or \(2, 8\)"):
@@ -217,13 +216,6 @@ def test_a_mask_or_a_batch_at_odds_with_the_cache_is_refused(variant: str) -> No
     assert cache.get_seq_length() == 8
     # What a row may see of the past is known, so that its new columns are enough.
     model(last, attention_mask=torch.ones(2, 1), past_key_values=cache)
-
-
-def test_a_row_without_text_is_refused() -> None:
-    mask = torch.ones(3, 5, dtype=torch.long)
-    mask[1] = 0
-    with pytest.raises(ValueError, match=r"no text in rows \[1\]"):
-        model_of("nonapproximate")(tokens(3, 5), attention_mask=mask)
 
 
 @torch.no_grad()

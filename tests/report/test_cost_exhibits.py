@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,11 +19,9 @@ from deconattn.report import schema, style
 from deconattn.report.collect import collect_costs
 from deconattn.report.draw import draw, make
 from deconattn.report.names import VARIANTS
-from tests.conftest import slow
 from tests.figure_words import assert_words_apart, words
 
 EXHIBITS = ("table5", "table6", "table7", "table8", "figure_costs")
-TABLES = EXHIBITS[:4]
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 
 
@@ -54,15 +51,6 @@ def write(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame] = lambda 
     return folder / "tables"
 
 
-def left_out(rows: pd.DataFrame) -> pd.DataFrame:
-    measured = [c for c in rows if c.startswith(("held_", "peak_", "training_", "decode_ms"))]
-    hit = (rows["variant"] == "approximate") & (rows["length"] == 8192)
-    rows.loc[hit, measured] = None
-    return rows.assign(
-        reason=hit.map({True: "needs about 9.0 GB; 4.0 GB are given (evaluation_memory_mb)", False: None})
-    )
-
-
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("costs"))
@@ -70,28 +58,19 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def holes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def left_out(rows: pd.DataFrame) -> pd.DataFrame:
+        measured = [c for c in rows if c.startswith(("held_", "peak_", "training_", "decode_ms"))]
+        hit = (rows["variant"] == "approximate") & (rows["length"] == 8192)
+        rows.loc[hit, measured] = None
+        reason = "needs about 9.0 GB; 4.0 GB are given (evaluation_memory_mb)"
+        return rows.assign(reason=hit.map({True: reason, False: None}))
+
     return write(tmp_path_factory.mktemp("holes"), left_out)
 
 
 def drawn(exhibit: str, tables: Path) -> Any:
     with style.styled():
         return make(REGISTRY[exhibit], tables, {"model": "500m"})
-
-
-@pytest.mark.parametrize("exhibit", ["table7", *slow("figure_costs")])
-def test_every_format_is_written_the_same_twice_and_says_where_it_is_from(
-    exhibit: str, tables: Path, tmp_path: Path
-) -> None:
-    for folder in ("a", "b"):
-        draw(exhibit, tables, tmp_path / folder, {"model": "500m"})
-    for name in REGISTRY[exhibit].files:
-        assert (tmp_path / "a" / name).stat().st_size > 500
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    if exhibit == "figure_costs":
-        record = json.loads((tmp_path / "a" / "figure_costs.json").read_text())
-        assert set(record["tables"]) == {"costs.parquet", "cost_differences.parquet"} and record["runs"] == []
-    else:
-        assert "cost_differences.parquet (sha256" in (tmp_path / "a" / f"{exhibit}.html").read_text()
 
 
 def test_table6_has_the_values_of_the_measurements(tables: Path, tmp_path: Path) -> None:
@@ -112,42 +91,21 @@ def test_table6_has_the_values_of_the_measurements(tables: Path, tmp_path: Path)
     assert "standard, staticembqk &" in latex and "resizebox" not in latex
 
 
-@pytest.mark.parametrize(
-    ("exhibit", "checked", "wanted"),
-    [
-        ("table6", "counted_decode_flops", {"output projection", "causal half", "chunked scan", "inner width"}),
-        ("table8", "held_state_bytes", {"second-order features", "float32", "queries of the side stream"}),
-    ],
-)
+@pytest.mark.parametrize(("exhibit", "checked"), [("table6", "counted_decode_flops"), ("table8", "held_state_bytes")])
 def test_notes_name_every_difference_and_say_whether_formulas_and_counts_agree(
-    exhibit: str, checked: str, wanted: set[str], tables: Path, tmp_path: Path
+    exhibit: str, checked: str, tables: Path, tmp_path: Path
 ) -> None:
     notes = drawn(exhibit, tables).notes
     assert "agree exactly, in all 112 rows" in " ".join(notes) and "differ in" not in " ".join(notes)
     terms = pd.read_parquet(tables / "cost_differences.parquet")
     terms = terms[(terms["quantity"] == "state_bytes") == (exhibit == "table8")]
-    assert wanted <= set(terms["name"])
     for name, sentence in set(zip(terms["name"], terms["sentence"], strict=True)):
         assert any(note.startswith(f"{name.capitalize()}. {sentence} (") for note in notes), name
-    last = terms[(terms["variant"] == "standard") & (terms["name"] == "output projection") & (terms["batch"] == 8)]
-    for amount in last[last["length"] == 8192]["amount"]:
+    largest = terms[(terms["variant"] == "standard") & (terms["name"] == "output projection") & (terms["batch"] == 8)]
+    for amount in largest[largest["length"] == 8192]["amount"]:
         assert any(f"{amount:+,}" in note for note in notes)
-
-    def wrong(rows: pd.DataFrame) -> pd.DataFrame:
-        return rows.assign(**{checked: rows[checked] + (rows.index == 3)})
-
-    notes = drawn(exhibit, write(tmp_path, wrong)).notes
-    assert "differ in 1 of 112 rows, such as standard B = 1 L = 1,024." in " ".join(notes)
-
-
-def test_table5_is_words(tables: Path, tmp_path: Path) -> None:
-    draw("table5", tables, tmp_path, {"model": "500m"})
-    cells = pd.read_parquet(tmp_path / "table5.parquet")
-    assert cells["value"].isna().all()
-    own = cells[(cells["variant"] == "rndembqk") & (cells["source"] == "ours")]["text"].tolist()
-    assert own == ["O(BL²d + BLd²)", "O(BLd + Bd²)", "O(BLd)"]
-    assert cells[(cells["variant"] == "softplus")]["status"].unique().tolist() == ["missing"]
-    assert "O(BL$^2$d + BLd$^2$)" in (tmp_path / "table5.tex").read_text()
+    wrong = write(tmp_path, lambda rows: rows.assign(**{checked: rows[checked] + (rows.index == 3)}))
+    assert "differ in 1 of 112 rows, such as standard B = 1 L = 1,024." in " ".join(drawn(exhibit, wrong).notes)
 
 
 def test_what_was_not_measured_is_said(holes: Path) -> None:

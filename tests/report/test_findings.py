@@ -1,21 +1,29 @@
-"""What is said of the paper's claims, on grids whose truth is set."""
+"""What is said of the paper's claims, on grids whose truth is set, and how it is printed."""
 
 from __future__ import annotations
 
+import html
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from deconattn.evaluation.names import MULTIPLE_CHOICE
-from deconattn.report import statistics
+from deconattn.report import schema, statistics
 from deconattn.report.claims import FAILS, HOLDS, UNTOLD, Claim, Condition, Pair, load_claims
-from deconattn.report.findings import Finding, compare
+from deconattn.report.draw import draw
+from deconattn.report.findings import Finding, compare, findings
+from deconattn.report.results import Results
 from deconattn.report.scored import Outcome, Scored
 from deconattn.report.statistics import FEWEST_DOCUMENTS, log_perplexity, mean_accuracy, over_seeds
 from tests.conftest import slow
-from tests.report.grid import NOISE, Grid
+from tests.make_results import make_runs, report
+from tests.report import Rows, in_memory
 from tests.report.test_statistics import answers
 
 CLAIMS = {claim.claim: claim for claim in load_claims()}
@@ -27,22 +35,82 @@ def alone(kind: str, margin: float = 0.0, metric: str = "log_perplexity") -> Cla
     return replace(CLAIMS["mixing"], type=kind, margin=margin, metric=metric)
 
 
-EVERYWHERE = ("mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk")
+NOISE = 0.05
+"""Deviation of a document's excess, nats a word."""
+
+
+class Grid:
+    """A grid in memory: a model `m` whose log-perplexities and accuracies are as they are set.
+
+    loss: `variant:layout[:mode]` → nats a word above standard; None: diverged, not evaluated. accuracy: the same → share of
+    right answers. between_seeds: deviation of a model's loss (and of its accuracy, in tenths) between seeds.
+    """
+
+    def __init__(
+        self,
+        loss: dict[str, float | None],
+        accuracy: dict[str, float] | None = None,
+        *,
+        seeds: Sequence[int] = (0,),
+        between_seeds: float = 0.0,
+        documents: int = 100,
+        items: int = 1_000,
+        noise: float = NOISE,
+        number: int = 0,
+        **runs: object,
+    ) -> None:
+        generator = np.random.default_rng(number)
+        words = np.round(300 * np.exp(generator.normal(0, 0.5, documents)))
+        hardness = 3 + generator.normal(0, 0.3, documents)
+        luck = generator.random((len(MULTIPLE_CHOICE), items))
+        self.runs: Rows = []
+        self.evaluation: Rows = []
+        self.samples: dict[tuple[str, str, str], pd.DataFrame] = {}
+        for name, excess in ({"standard": 0.0} | loss).items():
+            side = Condition(*name.split(":"))
+            variant, layout, mode = side.variant, side.layout, side.mode
+            for seed in seeds:
+                identity = {"run": f"{variant}-{layout}-{seed}", "model": "m", "variant": variant, "layout": layout}
+                identity |= {"seed": seed}
+                status = "diverged" if excess is None else "finished"
+                if mode == "full":
+                    self.runs.append({**identity, "status": status, "settings": "", "context_length": 32, **runs})
+                if excess is None:
+                    continue
+                drift = between_seeds * generator.standard_normal()
+                nll = words * (hardness + excess + drift + noise * generator.standard_normal(documents) / np.sqrt(2))
+                perplexity = np.exp(nll.sum() / words.sum())
+                self._add(identity, mode, "wikitext", "word_perplexity", perplexity, nll=nll, words=words)
+                if (share := (accuracy or {}).get(name)) is None:
+                    continue
+                for task, own in zip(MULTIPLE_CHOICE, luck, strict=True):
+                    # Half of what a model knows of an item is its own.
+                    mixed = np.where(generator.random(items) < 0.5, own, generator.random(items))
+                    right = mixed < share + drift / 10
+                    self._add(identity, mode, task, "acc", right.mean(), correct=right.astype(float))
+
+    def _add(self, identity: Any, mode: str, task: str, metric: str, value: float, **columns: np.ndarray) -> None:
+        numbers = np.arange(len(next(iter(columns.values()))))
+        self.samples[str(identity["run"]), mode, task] = pd.DataFrame({"document": numbers, "item": numbers, **columns})
+        place = {"mode": mode, "task": task, "metric": metric, "context_length": 32}
+        self.evaluation.append({**identity, **place, "value": value, "stderr": 0.01})
+
+    def results(self) -> Results:
+        guess = {"baseline": "random_guess", "metric": "acc", "value": 0.25, "items": 9}
+        return in_memory(self.runs, self.evaluation, [{**guess, "task": t} for t in MULTIPLE_CHOICE], self.samples)
+
+    def say(self, *claims: Claim) -> dict[str, Finding]:
+        return {each.claim.claim: each for each in findings(self.results(), "m", claims or load_claims())}
 
 
 def test_each_type_of_claim_comes_out_right() -> None:
-    loss: dict[str, float | None] = dict.fromkeys((f"{variant}:even" for variant in EVERYWHERE), 0.0)
+    variants = ("mlp", "approximate", "nonapproximate", "rndembqk", "fixedseqqk", "staticembqk")
+    loss: dict[str, float | None] = dict.fromkeys((f"{variant}:even" for variant in variants), 0.0)
     loss |= {"mlp:uniform": 3.0, "approximate:uniform": 0.2, "fixedseqqk:uniform": 0.1, "rndembqk:uniform": -0.2}
     loss |= {"staticembqk:uniform": 0.0, "nonapproximate:uniform": None, "mlp:even": 0.05, "nonapproximate:even": 0.2}
-    loss |= {f"{variant}:even:skip": 5.0 for variant in EVERYWHERE}
-    right = {
-        "standard": 0.5,
-        "mlp:uniform": 0.25,
-        "rndembqk:uniform": 0.3,
-        "nonapproximate:even": 0.5,
-        "rndembqk:even": 0.4,
-    }
-    found = Grid(loss, right, items=5_000).say()
+    loss |= {f"{variant}:even:skip": 5.0 for variant in variants}
+    right = {"standard": 0.5, "mlp:uniform": 0.25, "rndembqk:uniform": 0.3}
+    right |= {"nonapproximate:even": 0.5, "rndembqk:even": 0.4}
     expected = {
         "mixing": HOLDS,  # a threshold
         "key-scores": HOLDS,  # it diverged
@@ -60,12 +128,17 @@ def test_each_type_of_claim_comes_out_right() -> None:
         "key-scores-hybrid-accuracy": HOLDS,
         "random-map-hybrid-accuracy": FAILS,
     }
+    found = Grid(loss, right, items=5_000).say()
     assert {name: found[name].of_checkpoints for name in expected} == expected
-    assert "key-scores-normed" not in found and {each.of_variant for each in found.values()} == {UNTOLD}
+    assert {each.of_variant for each in found.values()} == {UNTOLD}
     seeds = Grid(loss, right, items=5_000, seeds=range(5), between_seeds=0.002).say()
     told = {name: verdict for name, verdict in expected.items() if name not in ("key-scores", "mixing-hybrid")}
     assert {name: seeds[name].of_variant for name in told} == told
     assert seeds["key-scores"].of_variant == UNTOLD, "how often a training diverges is not known from five"
+    # A claim on head norms is asked of models that have them.
+    assert "key-scores-normed" not in found
+    normed = Grid({"nonapproximate:uniform": 0.9}, qk_norm=True).say()
+    assert normed["key-scores-normed"].of_checkpoints == HOLDS and "key-scores" not in normed
 
 
 @pytest.mark.parametrize(
@@ -82,11 +155,6 @@ def test_bounds_decide(kind: str, bounds: tuple[float | None, float | None], exp
     low, high = bounds
     turned = (None, None) if low is None or high is None else (-high, -low)
     assert alone(kind, 0.05, "accuracy").verdict(*turned) == expected
-
-
-def test_a_claim_on_head_norms_is_asked_of_models_that_have_them() -> None:
-    normed = Grid({"nonapproximate:uniform": 0.9}, qk_norm=True).say()
-    assert normed["key-scores-normed"].of_checkpoints == HOLDS and "key-scores" not in normed
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
@@ -187,19 +255,16 @@ def test_what_is_needed_would_tell() -> None:
     needed = int(compared.needed[-1].split()[1].replace(",", ""))
     assert needed == pytest.approx(compared.scored.number * ((high - low) / 2 / value) ** 2, abs=1)
     (few,) = Grid({"mlp:uniform": 0.5}, documents=20).say(alone("difference")).values()
-    assert few.of_checkpoints == UNTOLD and few.compared[0].needed[-1].startswith(
-        f"{FEWEST_DOCUMENTS} documents or more"
-    )
+    assert few.of_checkpoints == UNTOLD
+    assert few.compared[0].needed[-1].startswith(f"{FEWEST_DOCUMENTS} documents or more")
 
 
 def test_bounds_shown_are_those_of_the_verdict_and_wider_in_a_family() -> None:
     loss: dict[str, float | None] = {claim.left: 0.02 for claim in HYBRIDS}
-    family = Grid(loss).say(*HYBRIDS)
-    single = Grid(loss).say(HYBRIDS[0])
-    wide, narrow = (each["form-hybrid"].compared[0].scored for each in (family, single))
-    assert family["form-hybrid"].level == pytest.approx(1 - 0.1 / 6) and single["form-hybrid"].level == pytest.approx(
-        0.9
-    )
+    family = Grid(loss).say(*HYBRIDS)["form-hybrid"]
+    single = Grid(loss).say(HYBRIDS[0])["form-hybrid"]
+    assert (family.level, single.level) == (pytest.approx(1 - 0.1 / 6), pytest.approx(0.9))
+    wide, narrow = family.compared[0].scored, single.compared[0].scored
     assert wide and narrow and wide.low and narrow.low and wide.low < narrow.low
     # What the grid does not have does not widen the rest.
     part = Grid({"approximate:even": 0.02}).say(*HYBRIDS)
@@ -210,16 +275,41 @@ def test_bounds_shown_are_those_of_the_verdict_and_wider_in_a_family() -> None:
 
 def test_other_settings_are_named() -> None:
     (found,) = Grid({"mlp:uniform": 1.0}, settings="lr0.001").say(alone("difference")).values()
-    notes = "trained with other settings than its model's: lr0.001"
-    assert found.compared[0].settings == (f"mlp uniform: {notes}", f"standard: {notes}")
+    assert found.compared[0].settings[0] == "mlp uniform: trained with other settings than its model's: lr0.001"
 
 
 def test_one_task_is_told_by_its_pairs_of_answers() -> None:
     grid = Grid({"mlp:uniform": 0.1}, {"standard": 0.6, "mlp:uniform": 0.5}, items=200)
     task = MULTIPLE_CHOICE[0]
-    grid.samples = {place: rows for place, rows in grid.samples.items() if place[2] in (task, "wikitext")}
+    grid.samples = {place: rows for place, rows in grid.samples.items() if place[2] == task}
     found = Scored(grid.results(), "m").compare("accuracy", (Condition("mlp"), Condition("standard")), 0.95)
-    mlp, standard = (
-        grid.samples[f"{name}-uniform-0", "full", task]["correct"].to_numpy(bool) for name in ("mlp", "standard")
-    )
-    assert found[0] == statistics.accuracy(standard, mlp) and found[0].value < 0
+    standard, mlp = (grid.samples[f"{name}-uniform-0", "full", task]["correct"] for name in ("standard", "mlp"))
+    assert found[0] == statistics.accuracy(standard.to_numpy(bool), mlp.to_numpy(bool)) and found[0].value < 0
+
+
+def test_the_pages_say_what_was_found(tmp_path: Path) -> None:
+    """Of held-out text, where WikiText was not evaluated; what is missing is said and not told."""
+    folders = make_runs(tmp_path, missing=[("rndembqk", "uniform")], diverged=[("nonapproximate", "uniform")])
+    tables = report(tmp_path, folders)
+    draw("table_findings", tables, tmp_path, {"models": ["nano"]})
+    rows = pd.read_parquet(tmp_path / "table_findings.parquet").set_index("claim")
+    assert list(rows.columns) == [name for name in schema.FINDINGS.names if name != "claim"]
+    samples = pd.read_parquet(tables / "samples.parquet").query("mode == 'full' and task == 'heldout'")
+    sums = samples.astype({"run": str}).groupby("run")[["nll", "words"]].sum()
+    losses = sums["nll"] / sums["words"]
+    mlp, standard = (losses.filter(like=f"nano-{name}-uniform").item() for name in ("mlp", "standard"))
+    assert rows.loc["mixing", "value"] == pytest.approx(mlp - standard) and rows.loc["mixing", "text"] == "heldout"
+    page = html.unescape((tmp_path / "table_findings.html").read_text())
+    for words in (
+        "nano, 0.41M parameters, 1 seed each. Of 18 claims",
+        "log-perplexity of Held-out, in nats a word",
+        "WikiText was not evaluated here",
+        "nonapproximate uniform diverged",
+        "rndembqk uniform: not trained yet",
+        "(nano: none)",
+    ):
+        assert words in page, words
+    first = pd.read_csv(tmp_path / "table_findings.csv")
+    assert first["of these checkpoints"].ne(UNTOLD).iloc[0] and first["of these checkpoints"].iloc[-1] == UNTOLD
+    latex = (tmp_path / "table_findings.tex").read_text()
+    assert latex.count(r"\begin{table*}") == 2 and r"$-$" in latex and "−" not in latex

@@ -1,24 +1,25 @@
-"""What is said of the predictions on recall, on grids whose truth is set."""
+"""What is said of the predictions on recall, on grids whose truth is set, and what `figure_recall` shows of them."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from deconattn.report import schema
-from deconattn.report.claims import FAILS, HOLDS, UNTOLD, Claim, load_claims
+from deconattn.report import schema, style
+from deconattn.report.claims import FAILS, HOLDS, UNTOLD, load_claims
+from deconattn.report.draw import Drawing
 from deconattn.report.findings import Finding, findings
+from deconattn.report.recall_figure import figure_recall
 from deconattn.report.results import Results
+from tests.figure_words import assert_words_apart, dots_of, words
+from tests.report import in_memory
 
 ANSWERS = 8
 GUESSES = {
     "recall_4": {"random_guess": 1 / 16, "random_pair": 0.30},
     "recall_8": {"random_guess": 1 / 16, "random_pair": 0.18},
 }
-PREDICTIONS = [claim for claim in load_claims() if claim.metric == "recall"]
 
 
 def grid(shares: dict[str, tuple[float, float]], seeds: int, sequences: int = 400) -> Results:
@@ -43,14 +44,7 @@ def grid(shares: dict[str, tuple[float, float]], seeds: int, sequences: int = 40
         for task, own in GUESSES.items()
         for name, value in own.items()
     ]
-    found = Results(Path("in memory"))
-    found.__dict__ |= {
-        "all_runs": pd.DataFrame(runs).reindex(columns=schema.RUNS.names),
-        "evaluation": pd.DataFrame(evaluation).reindex(columns=schema.EVALUATION.names),
-        "baselines": pd.DataFrame(guesses),
-        "samples": samples,
-    }
-    return found
+    return in_memory(runs, evaluation, guesses, samples)
 
 
 def say(results: Results) -> dict[str, Finding]:
@@ -101,9 +95,49 @@ def test_values_are_means_over_numbers_of_pairs() -> None:
 
 def test_predictions_are_of_grids_of_recall_alone() -> None:
     assert {each.claim.metric for each in say(grid(TRUTH, 1)).values()} == {"recall"}
-    layouts = {side.layout for claim in PREDICTIONS for pair in claim.pairs for side in pair}
-    assert layouts == {"uniform", "even", "odd"} and all(map(has_no_published_value, PREDICTIONS))
+    pairs = [(claim, pair) for claim in load_claims() if claim.metric == "recall" for pair in claim.pairs]
+    assert {side.layout for _, pair in pairs for side in pair} == {"uniform", "even", "odd"}
+    assert all(claim.printed(pair) is None for claim, pair in pairs), "none has a published value"
 
 
-def has_no_published_value(claim: Claim) -> bool:
-    return all(claim.printed(pair) is None for pair in claim.pairs)
+def drawn(tasks: list[str]) -> tuple[Drawing, pd.DataFrame]:
+    """The figure of three seeds with these tasks beside one of text; a row of samples for each run and task."""
+    results = grid(TRUTH, 3)
+    runs, guesses = results.all_runs, results.baselines
+    text = {"baseline": "random_guess", "task": "arc_easy", "metric": "acc", "value": 0.25, "items": 9}
+    curves = [
+        pd.DataFrame({"run": run, "model": "m", "variant": variant, "layout": layout, "step": steps, "loss": 3 - steps / 50})
+        for run, variant, layout in runs[["run", "variant", "layout"]].itertuples(index=False)
+        for steps in [np.arange(1, 61)]
+    ]  # fmt: skip
+    results.__dict__ |= {
+        "baselines": pd.concat([guesses[guesses["task"].isin(tasks)], pd.DataFrame([text])], ignore_index=True),
+        "evaluation": results.evaluation[results.evaluation["task"].isin(tasks)],
+        "training": pd.concat(curves, ignore_index=True),
+        "gaps": pd.DataFrame(columns=schema.GAPS.names),
+    }
+    shares = [
+        {"name": run.rpartition("-")[0], "task": task, "share": rows["value"].mean()}
+        for (run, _, task), rows in results.samples.items()
+    ]
+    with style.styled():
+        return figure_recall(results, {"model": "m"}), pd.DataFrame(shares)
+
+
+def test_dots_and_guesses_are_those_of_the_runs() -> None:
+    drawing, shares = drawn(list(GUESSES))
+    panels = {axes.get_title("left"): axes for axes in drawing.figure.axes}
+    for task, own in GUESSES.items():
+        axes = panels[f"{task.removeprefix('recall_')} pairs"]
+        means = shares[shares["task"] == task].groupby("name")["share"].mean()
+        assert sorted(x for _, x in dots_of(axes)) == pytest.approx(sorted(100 * means))
+        lines = [line.get_xdata()[0] for line in axes.lines if line.get_transform() != axes.transData]
+        assert sorted(lines) == pytest.approx(sorted(100 * value for value in own.values())), "none is of a text"
+    assert_words_apart(drawing.figure)
+    assert "Means over seeds" in words(drawing.figure)
+    assert "pairs" in [axes.get_xlabel() for axes in drawing.figure.axes]
+
+
+def test_one_number_of_pairs_is_no_line() -> None:
+    labels = [axes.get_xlabel() for axes in drawn(["recall_4"])[0].figure.axes]
+    assert "pairs" not in labels and "update" in labels

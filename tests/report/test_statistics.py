@@ -13,15 +13,12 @@ from deconattn.report import statistics
 from deconattn.report.statistics import Difference
 from tests.conftest import slow
 
-DATA_SETS = 2_000
 
-
-def coverage(truth: float, draw: Callable[[int], Difference], data_sets: int = DATA_SETS) -> float:
+def coverage(truth: float, draw: Callable[[int], Difference], data_sets: int = 2_000) -> float:
     """Share of data sets whose interval holds the truth."""
     found = [draw(number) for number in range(data_sets)]
-    return float(
-        np.mean([each.low <= truth <= each.high for each in found if each.low is not None and each.high is not None])
-    )
+    known = [each for each in found if each.low is not None and each.high is not None]
+    return float(np.mean([each.low <= truth <= each.high for each in known]))
 
 
 def answers(generator: np.random.Generator, items: int, gained: float, lost: float) -> tuple[np.ndarray, np.ndarray]:
@@ -54,35 +51,30 @@ def test_seeds_are_covered(seeds: int) -> None:
         standard = generator.normal(0, 0.01, seeds)
         return statistics.over_seeds(standard, standard + generator.normal(0.02, 0.01, seeds))
 
-    assert 0.935 <= coverage(0.02, draw, 2 * DATA_SETS) <= 0.965
+    assert 0.935 <= coverage(0.02, draw, 4_000) <= 0.965
 
 
 @pytest.mark.parametrize(
-    ("count", "spread", "least", "data_sets"),
-    [
-        (42, 0.5, 0.92, 400),
-        pytest.param(42, 0.5, 0.92, DATA_SETS, marks=pytest.mark.slow),
-        pytest.param(387, 0.5, 0.935, DATA_SETS, marks=pytest.mark.slow),
-    ],
+    ("count", "least", "data_sets"), [(42, 0.92, 400), *slow((42, 0.92, 2_000), (387, 0.935, 2_000))]
 )
-def test_documents_of_unequal_length_are_covered(count: int, spread: float, least: float, data_sets: int) -> None:
+def test_documents_of_unequal_length_are_covered(count: int, least: float, data_sets: int) -> None:
     """42 documents whose lengths spread so count as some 33, 387 as 300."""
     generator = np.random.default_rng(0)
-    covered = coverage(
-        0.01, lambda number: statistics.log_perplexity(*documents(generator, count, spread), seed=number), data_sets
-    )
-    assert covered >= least
+
+    def draw(number: int) -> Difference:
+        return statistics.log_perplexity(*documents(generator, count, 0.5), seed=number)
+
+    assert coverage(0.01, draw, data_sets) >= least
 
 
 def test_the_mean_over_tasks_is_covered() -> None:
     generator = np.random.default_rng(0)
     tasks = ((100, 0.1, 0.1), (277, 0.05, 0.04), (500, 0.2, 0.1))
-    covered = coverage(
-        0.11 / 3,
-        lambda number: statistics.mean_accuracy([answers(generator, *task) for task in tasks], seed=number),
-        400,
-    )
-    assert 0.93 <= covered <= 0.97
+
+    def draw(number: int) -> Difference:
+        return statistics.mean_accuracy([answers(generator, *task) for task in tasks], seed=number)
+
+    assert 0.93 <= coverage(0.11 / 3, draw, 400) <= 0.97
 
 
 def test_too_few_are_said_to_be() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 
 from deconattn.exhibits import EXHIBITS
@@ -55,29 +55,25 @@ def test_the_best_setting_of_each_sweep_is_shown_and_said(name: str):
     assert list(sweep.notes(frame)["reason"]) == reasons
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("nano-mlp-even-s0-0123abcd", ""),
-        ("500m-gqa-mlp-even-s12-lr0.001-0123abcd", "lr0.001"),
-        ("nano-mlp-mine2-s0-steps24-lr1e-05-betas0.9_0.95-0123abcd", "steps24-lr1e-05-betas0.9_0.95"),
-    ],
-)
-def test_the_name_of_a_run_says_its_settings(name: str, settings: str, tmp_path: Path):
-    collect({tmp_path / name: tmp_path / "evaluation"}, tmp_path)
-    (run,) = pq.read_table(tmp_path / "runs.parquet").to_pylist()
-    assert (run["variant"], run["settings"], run["status"]) == ("mlp", settings, "missing")
+def test_the_name_of_a_run_says_its_settings(tmp_path: Path):
+    names = {
+        "nano-mlp-even-s0-0123abcd": "",
+        "500m-gqa-mlp-even-s12-lr0.001-0123abcd": "lr0.001",
+        "nano-mlp-mine2-s0-steps24-lr1e-05-betas0.9_0.95-0123abcd": "steps24-lr1e-05-betas0.9_0.95",
+    }
+    collect({tmp_path / name: tmp_path / "evaluation" for name in names}, tmp_path)
+    runs = pd.read_parquet(tmp_path / "runs.parquet")
+    assert dict(zip(runs["run"], runs["settings"], strict=True)) == names and set(runs["variant"]) == {"mlp"}
 
 
-@pytest.fixture
-def tables(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Collected tables of standard and mlp at one rate, and of mlp at two more: one better, one not trained yet."""
-    folders = make_runs(tmp_path, NANO, variants=("mlp",), layouts=("uniform",))
-    [plain] = [folder for folder in folders if "-mlp-" in folder.name]
-    other = plain.with_name(plain.name.replace("-s0-", "-s0-lr0.001-"))
-    other.mkdir()
-    for path in plain.iterdir():
-        (other / path.name).write_bytes(path.read_bytes())
+    root = tmp_path_factory.mktemp("sweep")
+    folders = make_runs(root, NANO, variants=("mlp",), layouts=("uniform",))
+    (plain,) = [folder for folder in folders if "-mlp-" in folder.name]
+    other, unborn = (plain.with_name(plain.name.replace("-s0-", f"-s0-{rate}-")) for rate in ("lr0.001", "lr0.1"))
+    shutil.copytree(plain, other)
     spec = json.loads((other / "spec.json").read_text())
     spec["training"] |= {"peak_learning_rate": 0.001, "betas": [0.9, 0.95]}
     (other / "spec.json").write_text(json.dumps(spec))
@@ -87,23 +83,19 @@ def tables(tmp_path: Path) -> Path:
     evaluation = pd.read_parquet(other / "evaluation.parquet")
     evaluation.loc[evaluation["task"] == "heldout", "value"] = 1.25
     evaluation.to_parquet(other / "evaluation.parquet")
-    unborn = plain.with_name(plain.name.replace("-s0-", "-s0-lr0.1-"))
-    collect(pairs([*folders, other, unborn]), tmp_path / "tables")
-    return tmp_path / "tables"
+    collect(pairs([*folders, other, unborn]), root / "tables")
+    return root / "tables"
 
 
-def test_swept_settings_are_columns_of_the_collected_runs(tables: Path):
-    found = pq.read_table(tables / "runs.parquet").to_pandas().set_index("settings")
+def test_swept_settings_are_columns_of_the_collected_runs_and_the_best_is_shown_and_said(tables: Path):
+    found = pd.read_parquet(tables / "runs.parquet").set_index("settings")
     assert sorted(found.index) == ["", "", "lr0.001", "lr0.1"]
     swept = found.loc["lr0.001"]
     assert (swept["peak_learning_rate"], swept["beta1"], swept["beta2"]) == (0.001, 0.9, 0.95)
     assert found.loc["lr0.1", "status"] == "missing" and np.isnan(found.loc["lr0.1", "peak_learning_rate"])
-
-
-def test_exhibits_show_the_best_of_a_sweep_and_say_so(tables: Path):
     results = Results(tables)
-    assert results.cell("nano", "mlp", "uniform", "full", HELDOUT).value == 1.25
-    assert results.cell("nano", "mlp", "uniform", "full", HELDOUT).seeds == 1
+    cell = results.cell("nano", "mlp", "uniform", "full", HELDOUT)
+    assert (cell.value, cell.seeds) == (1.25, 1)
     assert set(results.training["run"]) == set(results.runs["run"])
     assert run_gaps(results, ["nano"], ["mlp"]) == [
         "mlp uniform: lr0.001 is shown, the lowest held-out loss of 3 settings (1 without one)"

@@ -1,25 +1,72 @@
-"""Tables 1 to 4: their values, columns, notes and heads, against values worked out apart from the code that is tested."""
+"""Tables 1 to 4, against values worked out apart from the code that is tested, and how they are printed."""
 
 from __future__ import annotations
 
 import html
 import json
 import math
+import re
 import shutil
 import statistics
-from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import jinja2
 import pandas as pd
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deconattn.data.definitions import HELDOUT, NINE, definition
 from deconattn.evaluation.names import MULTIPLE_CHOICE
+from deconattn.exhibits import EXHIBITS, PAGE_CAPTION
+from deconattn.report.cell_text import number
 from deconattn.report.draw import draw
-from deconattn.report.names import AVERAGE, BASELINES, COLUMNS, WIKITEXT, accuracy_column
+from deconattn.report.names import AVERAGE, BASELINES, COLUMNS, WIKITEXT, accuracy_column, condition_label
+from deconattn.report.print_table import SOURCES, latex_escape
 from deconattn.report.results import Results
+from tests.conftest import ROOT
 from tests.make_results import ALL_TASKS, GUESS, NANO, PAPER_SIZES, make_runs, report
-from tests.report.rows import Rows
+
+MLP: dict[str, Any] = {"variants": ("mlp",), "layouts": ("uniform",)}
+ALONE: dict[str, Any] = {"variants": (), "layouts": ()}
+
+
+class Rows(HTMLParser):
+    """The lines of a printed table: variant, label, source and the texts of the cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.lines: list[list[str]] = []
+        self.cell = False
+        self.feed(text[text.index("<tbody>") : text.index("</tbody>")])
+        self.rows = [(line[0], line[1], line[2]) for line in self.lines if len(line) > 2]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.lines.append([])
+        elif tag in ("td", "th"):
+            self.lines[-1].append("")
+            self.cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self.cell:
+            self.lines[-1][-1] += data
+
+    def find(self, source: str, variant: str, layout: str, mode: str = "full") -> list[str]:
+        label = "" if variant == "standard" or not layout else condition_label(layout, mode)
+        wanted = [BASELINES.get(variant, variant), label, SOURCES[source]]
+        found = [line[3:] for line in self.lines if line[:3] == wanted]
+        assert len(found) == 1, (wanted, len(found))
+        return found[0]
 
 
 def page(tables: Path, exhibit: str = "table1", **options: str) -> str:
@@ -27,15 +74,31 @@ def page(tables: Path, exhibit: str = "table1", **options: str) -> str:
     return (tables / f"{exhibit}.html").read_text()
 
 
-def change(path: Path, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    edit(pd.read_parquet(path)).to_parquet(path)
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     root = tmp_path_factory.mktemp("demo")
     tables = report(root, make_runs(root))
     return tables, page(tables)
+
+
+def test_parquet_csv_and_html_agree_and_the_page_needs_nothing_else(demo: tuple[Path, str]) -> None:
+    printed = demo[0]
+    cells = pd.read_parquet(printed / "table1.parquet")
+    assert set(cells["source"]) == {"ours", "published"} and set(cells["exhibit"]) == {"table1"}
+    assert not cells.duplicated(["order", "source", "column"]).any()
+    lines = pd.read_csv(printed / "table1.csv", dtype=str, keep_default_na=False).to_dict("records")
+    rows = Rows(demo[1])
+    assert len(lines) == len(rows.rows) == len(cells.groupby(["order", "source"]))
+    value = cells[cells["column"] == "arc_easy.acc"].set_index(["source", "variant", "layout", "mode"])["value"]
+    sources = {label: name for name, label in SOURCES.items()}
+    for line in lines:
+        place = (sources[line["source"]], line["variant"], line["layout"], line["mode"])
+        assert float(line["ARC-E accuracy, %"]) == pytest.approx(100 * value[place], abs=0.0501)
+        assert rows.find(*place)[0].startswith(line["ARC-E accuracy, %"])
+    assert "<script" not in demo[1] and not re.search(r"""(src|href)\s*=|@import|url\(""", demo[1]), (
+        "it needs nothing else"
+    )
+    assert "best" not in demo[1] and demo[1].count("<b>") == 5 and demo[1].count("<table") == 1
 
 
 def test_table1_has_every_model_mode_and_value(demo: tuple[Path, str]) -> None:
@@ -60,7 +123,7 @@ def test_the_papers_values_stand_in_the_papers_lines(demo: tuple[Path, str], tmp
     ]  # fmt: skip
     assert rows.find("published", "mlp", "even", "skip")[0] == "24.4± 0.9"
     assert "500m models, 15B tokens of SlimPajama" in demo[1] and "arXiv:2510.11602" in demo[1]
-    rows = Rows(page(report(tmp_path, make_runs(tmp_path, PAPER_SIZES[2])), model="500m"))
+    rows = Rows(page(report(tmp_path, make_runs(tmp_path, PAPER_SIZES[2], **ALONE)), model="500m"))
     assert rows.find("published", "standard", "uniform")[8:11] == ["38.1", "134.1", "22.9± 0.5"]
     assert rows.find("published", "nonapproximate", "uniform")[8:10] == ["90,000", "2×106"]
 
@@ -72,9 +135,10 @@ def test_columns_without_a_value_of_ours_are_left_out_and_named(demo: tuple[Path
 
 
 def test_an_average_over_fewer_tasks_says_so(tmp_path: Path) -> None:
-    folders = make_runs(tmp_path, variants=("mlp",), layouts=("uniform",))
+    folders = make_runs(tmp_path, **MLP)
     for folder in folders:
-        change(folder / "evaluation.parquet", lambda frame: frame[~frame["task"].isin(["rte", "copa"])])
+        frame = pd.read_parquet(folder / "evaluation.parquet")
+        frame[~frame["task"].isin(["rte", "copa"])].to_parquet(folder / "evaluation.parquet")
     tables = report(tmp_path, folders)
     cell = Results(tables).cell("nano", "mlp", "uniform", "full", AVERAGE)
     values = pd.read_parquet(tables / "evaluation.parquet").query("variant == 'mlp' and metric == 'acc'")
@@ -89,7 +153,7 @@ def test_an_average_over_fewer_tasks_says_so(tmp_path: Path) -> None:
 
 
 def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path) -> None:
-    folders = make_runs(tmp_path, variants=("mlp",), layouts=("uniform",), seeds=(0, 1, 2))
+    folders = make_runs(tmp_path, **MLP, seeds=(0, 1, 2))
     tables = report(tmp_path, folders)
     values = pd.read_parquet(tables / "evaluation.parquet").query("variant == 'mlp' and metric == 'acc'")
     sciq = values.loc[values["task"] == "sciq", "value"].tolist()
@@ -102,14 +166,10 @@ def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path) -> None:
     assert "± is the standard deviation over training seeds.</li>" in text and "the mean over 3 seeds" in text
     (folders[-1] / "evaluation.parquet").unlink()
     assert "(n=2)" in Rows(page(report(tmp_path, folders))).find("ours", "mlp", "uniform")[0]
-
-
-def test_one_seed_of_three_is_no_deviation_over_seeds(tmp_path: Path) -> None:
-    folders = make_runs(tmp_path, variants=("mlp",), layouts=("uniform",), seeds=(0, 1, 2))
+    # One seed of three is no deviation over seeds.
     for folder in folders[4:]:
         shutil.rmtree(folder)
-    tables = report(tmp_path, folders)
-    text = page(tables)
+    text = page(report(tmp_path, folders))
     cell = Results(tables).cell("nano", "mlp", "uniform", "full", accuracy_column("sciq"))
     assert (cell.seeds, cell.seeds_planned, cell.stderr_of) == (1, 3, "items")
     assert "(n=1)" in Rows(text).find("ours", "mlp", "uniform")[4]
@@ -119,7 +179,7 @@ def test_one_seed_of_three_is_no_deviation_over_seeds(tmp_path: Path) -> None:
 
 def test_what_is_no_plain_value_is_marked(tmp_path: Path) -> None:
     """A perplexity that overflowed, a loss of NaN, a part of the items, a model that diverged and was evaluated."""
-    folders = make_runs(tmp_path, variants=("mlp",), layouts=("uniform",))
+    folders = make_runs(tmp_path, **MLP)
     frame = pd.read_parquet(folders[0] / "evaluation.parquet")
     frame.loc[frame["metric"] == "word_perplexity", "value"] = math.inf
     frame.loc[frame["task"] == "sciq", "value"] = math.nan
@@ -134,62 +194,46 @@ def test_what_is_no_plain_value_is_marked(tmp_path: Path) -> None:
     assert "part of the items only: boolq (100 items)" in text
 
 
-def test_a_variant_of_the_users_own_stands_in_a_group_of_its_own(tmp_path: Path) -> None:
-    tables = report(tmp_path, make_runs(tmp_path, variants=("mlp", "my_mixer")))
-    text = page(tables)
-    assert text.index("<b>Own variants</b>") > text.index("<b>Current QK</b>")
-    assert Rows(text).find("ours", "my_mixer", "even", "skip_mixer")
-    assert r"my\_mixer" in (tables / "table1.tex").read_text()
-
-
-def test_table4_has_a_column_for_every_length(tmp_path: Path) -> None:
-    tables = report(tmp_path, make_runs(tmp_path, PAPER_SIZES[0]))
+def test_table4_has_a_column_for_every_length_and_table1_that_of_training(tmp_path: Path) -> None:
+    (folder,) = make_runs(tmp_path, replace(PAPER_SIZES[0], lengths=(128, 256, 512, 1024, 2048, 4096)), **ALONE)
+    tables = report(tmp_path, [folder])
     text = page(tables, "table4", model="70m")
     rows = Rows(text)
-    assert rows.find("published", "standard", "uniform") == ["69.9", "56.2", "47.8", "42.0", "38.1"]
-    values = pd.read_parquet(tables / "evaluation.parquet").query(
-        "variant == 'standard' and task == 'wikitext' and metric == 'word_perplexity'"
-    )
+    assert rows.find("published", "standard", "uniform") == ["69.9", "56.2", "47.8", "42.0", "38.1", "–"]
+    values = pd.read_parquet(folder / "evaluation.parquet").query("task == 'wikitext' and metric == 'word_perplexity'")
     by_length = values.set_index("context_length")["value"]
-    assert rows.find("ours", "standard", "uniform") == [f"{by_length[n]:.1f}" for n in (128, 256, 512, 1024, 2048)]
+    assert rows.find("ours", "standard", "uniform") == [f"{value:.1f}" for value in by_length] and len(values) == 6
     assert "NLU accuracies" not in text, "no accuracy is counted that is not shown"
+    cell = Results(tables).cell("70m", "standard", "uniform", "full", WIKITEXT)
+    assert (cell.context_length, cell.value) == (2048, by_length[2048])
 
 
 def test_table4_of_held_out_text_is_in_bits_per_byte(demo: tuple[Path, str]) -> None:
     text = page(demo[0], "table4", task="heldout")
     values = pd.read_parquet(demo[0] / "evaluation.parquet").query(
-        "variant == 'standard' and task == 'heldout' and metric == 'bits_per_byte'"
+        "variant == 'standard' and metric == 'bits_per_byte'"
     )
     assert Rows(text).find("ours", "standard", "uniform") == [f"{values['value'].item():.3f}"]
     assert "<th>128 tokens<small>Held-out bits per byte</small></th>" in text
 
 
-def test_table1_takes_the_length_that_a_model_was_trained_with(tmp_path: Path) -> None:
-    folders = make_runs(tmp_path, PAPER_SIZES[0], variants=(), layouts=())
-    frame = pd.read_parquet(folders[0] / "evaluation.parquet")
-    trained = frame[(frame["task"] == "wikitext") & (frame["context_length"] == 2048)]
-    longer = trained.assign(context_length=4096, value=7.0)
-    pd.concat([frame, longer]).to_parquet(folders[0] / "evaluation.parquet")
-    cell = Results(report(tmp_path, folders)).cell("70m", "standard", "uniform", "full", WIKITEXT)
-    assert cell.context_length == 2048
-    assert cell.value == trained.loc[trained["metric"] == "word_perplexity", "value"].item()
-
-
-def test_a_model_that_was_not_asked_for_has_no_line_of_ours(tmp_path: Path) -> None:
-    text = page(report(tmp_path, make_runs(tmp_path, variants=("mlp", "rndembqk"), layouts=("even",))))
+def test_lines_of_ours_are_what_was_asked_for_a_variant_of_ones_own_in_a_group_of_its_own(tmp_path: Path) -> None:
+    tables = report(tmp_path, make_runs(tmp_path, variants=("mlp", "my_mixer"), layouts=("even",)))
+    text = page(tables)
     ours = [variant for variant, _, source in Rows(text).rows if source == "ours"]
-    assert ours == [*BASELINES.values(), "standard", *["mlp"] * 3, *["rndembqk"] * 3]
+    assert ours == [*BASELINES.values(), "standard", *["mlp"] * 3, *["my_mixer"] * 3]
+    assert text.index("<b>Own variants</b>") > text.index("<b>Current QK</b>")
+    assert r"my\_mixer" in (tables / "table1.tex").read_text()
     assert Rows(text).find("published", "mlp", "uniform")[0].startswith("28.5")
     gap = "not in this grid, so only the paper&#39;s values are shown: mlp uniform, approximate uniform"
     assert gap in text
 
 
 def test_the_head_says_what_the_losses_accuracies_and_speeds_are(tmp_path: Path) -> None:
-    folders = make_runs(tmp_path, variants=("mlp",), layouts=("uniform",))
-    for folder, loss in zip(folders, (3.30, 3.99), strict=True):
-        change(folder / "train.parquet", lambda frame, loss=loss: frame.assign(heldout_loss=loss))
-    slow = {"tokens_per_second": 10_000.0, "mfu": 0.25, "data_seconds": 0.0}
-    change(folders[1] / "train.parquet", lambda frame: frame.assign(**slow))
+    folders = make_runs(tmp_path, **MLP)
+    slow = {"heldout_loss": 3.99, "tokens_per_second": 10_000.0, "mfu": 0.25, "data_seconds": 0.0}
+    for folder, columns in zip(folders, ({"heldout_loss": 3.30}, slow), strict=True):
+        pd.read_parquet(folder / "train.parquet").assign(**columns).to_parquet(folder / "train.parquet")
     frame = pd.read_parquet(folders[0] / "evaluation.parquet")
     shift = {"arc_easy": 2.5, "boolq": -2.5, "copa": 1.9, "piqa": 0.0, "sciq": 9.0, "rte": 0.1, "hellaswag": -1.0}
     for task, errors in shift.items():
@@ -216,3 +260,54 @@ def test_every_task_of_the_tables_is_one_that_is_evaluated() -> None:
         if column.task in NINE:
             assert column.metric in [each["metric"] for each in definition(column.task)["metric_list"]]
     assert set(ALL_TASKS) == {*NINE, HELDOUT} == {column.task for column in COLUMNS} - {"nlu_avg"}
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=0x7E, min_codepoint=0x20)))
+def test_escaped_text_holds_nothing_that_latex_acts_on(text: str) -> None:
+    escaped = latex_escape(text)
+    known = r"\\text(backslash|asciitilde|asciicircum|less|greater|bar|quotedbl)\{\}|\\[&%$#_{}]"
+    assert not re.search(r"[\\&%$#_{}~^]", re.sub(known, "", escaped))
+
+
+@given(st.floats(min_value=0, max_value=1e300))
+def test_a_printed_number_is_its_value_to_the_digits_shown(value: float) -> None:
+    main, exponent = number(value, 1)
+    back = float(main.replace(",", "")) * 10.0 ** (exponent or 0)
+    assert abs(back - value) <= (0.0501 if exponent is None else 0.0501 * 10.0**exponent)
+    assert exponent is None or 1 <= float(main) < 10
+
+
+CAPTIONS = {name: exhibit.caption for name, exhibit in EXHIBITS.items()} | {"origin": PAGE_CAPTION}
+
+
+@pytest.mark.parametrize("config", ["demo", "paper"])
+def test_captions_render_and_say_what_a_small_run_can_show(config: str) -> None:
+    from docutils.core import publish_parts
+
+    settings = yaml.safe_load((ROOT / "config" / f"{config}.yaml").read_text())
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.Undefined)
+    for name in ("workflow", *CAPTIONS):
+        trained = name in EXHIBITS and not EXHIBITS[name].costed
+        template = ROOT / "workflow" / "report" / ("workflow.rst" if name == "workflow" else "caption.rst")
+        text = environment.from_string(template.read_text()).render(
+            snakemake=SimpleNamespace(config=settings, params={"caption": CAPTIONS.get(name), "trained": trained})
+        )
+        # Level 2 is a warning: a table or a link that is not well formed would be shown as an error in the report.
+        html = publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
+        marks = html.lower().count("demonstration size") - (name == "workflow")
+        assert (marks > 0) == (config == "demo" and (trained or name == "workflow")), name
+        assert name == "workflow" or "<strong>" in html
+
+
+FIXED_FINDINGS = (
+    "worst", "near chance", "at chance", "noise between seeds", "other size", "another size", "other data", "inset",
+    "enlarged",
+)  # fmt: skip
+
+
+def test_no_fixed_text_states_a_result_of_this_run() -> None:
+    """What a run found is worked out from its numbers; a caption holds for every run that it stands under."""
+    pages = [*(ROOT / "workflow" / "report").glob("*.rst"), *(ROOT / "config").glob("*.yaml")]
+    texts = {path.stem: path.read_text() for path in pages}
+    for name, text in {**texts, **CAPTIONS}.items():
+        assert not [words for words in FIXED_FINDINGS if words in " ".join(text.split())], name

@@ -19,8 +19,10 @@ from deconattn.config import ModelConfig
 from deconattn.costs import training_flops
 from deconattn.data.tokens import write_side_text
 from deconattn.errors import UserError
+from deconattn.experiment.artefact import Artefact
 from deconattn.experiment.code import code_of
 from deconattn.peaks import peak_of
+from deconattn.status import status_of
 from deconattn.training.inputs import check_inputs
 from deconattn.training.job import delete_checkpoints
 from deconattn.training.optimizer import learning_rate
@@ -89,6 +91,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(token_table: Path, tm
     said = done.stderr.strip().splitlines()[-1]
     assert "not finite at step 2; the largest score before the softmax, in layer 1 of 4 (rndembqk), is" in said
     assert not (run / "record.json").exists()
+    seen = status_of(run.name, Artefact("pretrain", run, json.loads((run / "spec.json").read_text()), "tiny"))
+    assert seen.state == "failed" and seen.note.startswith("the loss is not finite at step 2")
     (last,) = run.glob("checkpoints/step-*")
     assert all(torch.isfinite(tensor).all() for tensor in load_file(last / "model.safetensors").values())
 

@@ -11,7 +11,7 @@ import pytest
 from deconattn.experiment.artefact import Artefact
 from deconattn.status import Status, status_of
 from deconattn.training.progress import COLUMNS
-from tests.training import PATIENCE, checkpoints, curve, longer_run, make_run, start, train, wait_for
+from tests.training import PATIENCE, checkpoints, curve, longer_run, start, train, wait_for
 
 STEPS = 300
 
@@ -48,9 +48,8 @@ def test_a_training_is_queued_running_killed_stopped_and_finished(tmp_path: Path
     assert "stopped by SIGTERM after step" in seen.note and seen.attempts == 2
 
     reached = int(checkpoints(run)[-1].name[-8:])
-    with (run / "curve.csv").open(
-        "a"
-    ) as stream:  # of an attempt that came further than its checkpoint, and was cut short
+    # Of an attempt that came further than its checkpoint, and was cut short.
+    with (run / "curve.csv").open("a") as stream:
         stream.write(f"{reached + 1},99,0,1,1,\n{reached + 2},99,0,1,1,\n12")
     assert train(run, token_table).returncode == 0
     steps = [int(row["step"]) for row in rows(run)]
@@ -62,13 +61,8 @@ def test_a_training_is_queued_running_killed_stopped_and_finished(tmp_path: Path
     facts = {"status": "finished", "steps": STEPS, "seconds": 7200, "processes": 2}
     (run / "record.json").write_text(json.dumps({"spec": json.loads((run / "spec.json").read_text()), **facts}))
     seen = status(run)
-    assert (seen.state, seen.step, seen.attempts, seen.gpu_hours, seen.gpu_hours_left) == (
-        "finished",
-        STEPS,
-        3,
-        4.0,
-        0.0,
-    )
+    assert (seen.state, seen.step, seen.attempts) == ("finished", STEPS, 3)
+    assert (seen.gpu_hours, seen.gpu_hours_left) == (4.0, 0.0)
 
 
 def test_why_an_attempt_failed_is_said_until_the_next_begins(tmp_path: Path, token_table: Path) -> None:
@@ -80,9 +74,3 @@ def test_why_an_attempt_failed_is_said_until_the_next_begins(tmp_path: Path, tok
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE)
     assert status(run).state == "stopped" and "stopped by SIGTERM" in status(run).note
-
-
-def test_why_it_failed_is_the_last_line_of_its_attempt(tmp_path: Path, token_table: Path) -> None:
-    run = make_run(tmp_path / "run", peak_learning_rate=1e30)
-    assert train(run, token_table).returncode == 2
-    assert status(run).state == "failed" and status(run).note.startswith("the loss is not finite at step 2")

@@ -14,70 +14,65 @@ import pytest
 from deconattn.data.tokenizer import train_tokenizer
 from deconattn.experiment import sources
 from deconattn.experiment.sources import FileSums
+from deconattn.files import sha256_file
 from tests.project import CONFIG, ROOT, Project
 
 TALES = ROOT / "tests/data/mirror/corpus/tales.parquet"
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """A project that reads text and tokenizer from folders of a hub's form, mirrored and tokenized."""
-    project = Project.copy(tmp_path / "project")
-    folder = project.folder / "text"
-    (folder / "data").mkdir(parents=True)
-    tales = pq.read_table(TALES).select(["text"])
-    half = tales.num_rows // 2
-    pq.write_table(tales.slice(0, half), folder / "data" / "train-0.parquet")
-    pq.write_table(tales.slice(half), folder / "data" / "train-1.parquet")
-    (folder / ".git").mkdir()
-    train_tokenizer([TALES], 384, project.folder / "words")
-    project.edit(CONFIG, "corpus: {kind: folder, path: tests/data/mirror, names: [tales], parts: 2}",
-                 "corpus: {kind: hub, dataset: ./text, parts: 2}")  # fmt: skip
-    project.edit(CONFIG, "{kind: train, vocab_size: 384}", "{kind: hub, dataset: ./words}")
-    done = project.snakemake("--quiet", "rules", *UNTIL)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "deconattn pin" not in done.stderr, "a folder has no commits"
-    return project
-
-
 UNTIL = ("--until", "tokenize")
-
-
-def data(project: Project) -> dict[str, int]:
-    return dict(Counter(rule for rule, _ in project.planned_jobs(*UNTIL)))
 
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("workflow")
-def test_an_edited_file_of_a_local_folder_is_noticed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edited_file_of_a_local_folder_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text and tokenizer are read from folders of a hub's form, mirrored and tokenized."""
+    project = Project.copy(tmp_path / "project")
     monkeypatch.chdir(project.folder)
-    assert data(project) == {}
+    Path("text/data").mkdir(parents=True)
+    tales = pq.read_table(TALES).select(["text"])
+    half = tales.num_rows // 2
+    pq.write_table(tales.slice(0, half), "text/data/train-0.parquet")
+    pq.write_table(tales.slice(half), "text/data/train-1.parquet")
+    train_tokenizer([TALES], 384, Path("words"))
+    project.edit(CONFIG, "kind: folder, path: tests/data/mirror, names: [tales],", "kind: hub, dataset: ./text,")
+    project.edit(CONFIG, "{kind: train, vocab_size: 384}", "{kind: hub, dataset: ./words}")
+
+    def made() -> None:
+        done = project.snakemake("--quiet", "rules", *UNTIL)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "deconattn pin" not in done.stderr, "a folder has no commits"
+
+    def to_make() -> dict[str, int]:
+        return Counter(rule for rule, _ in project.planned_jobs(*UNTIL))
+
+    made()
     for path in [*Path("text/data").iterdir(), Path("words/tokenizer.json")]:
         os.utime(path, (1, 1))
+    Path("text/.git").mkdir()
     Path("text/.git/index").write_text("a note of git")
-    assert data(project) == {}
-
+    assert to_make() == {}
     text = Path("text/data/train-1.parquet")
     pq.write_table(pa.table({"text": ["A story that was not there before."] * 9}), text)
     changed = {"mirror_part": 2, "mirror_source": 1, "tokenize_part": 2, "tokenize": 1}
-    assert data(project) == changed
+    assert to_make() == changed
     shutil.copy(text, "text/data/train-2.parquet")
-    assert data(project) == changed
-    explained = project.deconattn("explain", CONFIG)
-    assert explained.returncode == 0, explained.stderr
-
+    assert to_make() == changed
     train_tokenizer([TALES], 300, Path("words"))
-    assert data(project) == {**changed, "mirror_source": 2}
-    done = project.snakemake("--quiet", "rules", *UNTIL)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert data(project) == {}
+    assert to_make() == {**changed, "mirror_source": 2}
+    made()
+    assert to_make() == {}
 
 
 def test_a_folder_is_read_once_and_each_change_of_it_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    original = sources.sha256_file
-    monkeypatch.setattr(sources, "sha256_file", lambda path: (read.append(Path(path).name), original(path))[1])
     folder, memo = tmp_path / "data", tmp_path / "memo.json"
+
+    def noted(path: Path) -> str:
+        read.append(path.name)
+        return sha256_file(path)
+
+    monkeypatch.setattr(sources, "sha256_file", noted)
     for name in ("train/x.parquet", "test/x.parquet", ".cache/note", "README.md"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)

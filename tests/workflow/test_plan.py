@@ -12,15 +12,15 @@ from deconattn.experiment.record import sealed
 from deconattn.experiment.verify import verify
 from deconattn.peaks import published_mfu
 from tests.project import CONFIG, Project
-from tests.workflow.changes import MLP, RNDEMB, RUNS, STANDARD
+from tests.workflow.changes import MLP, RNDEMB, STANDARD
 from tests.workflow.edits import MLP_EDITED
 
 pytestmark = pytest.mark.xdist_group("workflow")
 
 
-def asked(project: Project, *arguments: str, config: str = CONFIG) -> dict:
-    """`deconattn plan --json`."""
-    done = project.deconattn("plan", config, "--json", *arguments)
+def asked(project: Project, *arguments: str, config: str = CONFIG, command: str = "plan") -> dict:
+    """`deconattn plan --json`, or explain."""
+    done = project.deconattn(command, config, "--json", *arguments)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -33,7 +33,11 @@ def printed(project: Project, config: str) -> str:
     return done.stdout
 
 
-# ---- plan -------------------------------------------------------------------------------------------------------------------
+def record_of(run: Path) -> dict:
+    return json.loads((run / "record.json").read_text())
+
+
+# ---- plan
 def test_the_plan_counts_and_prices(finished_copy: Project) -> None:
     finished_copy.edit(CONFIG, "layouts: [even]", "layouts: [even, top]")
     MLP_EDITED(finished_copy)
@@ -42,33 +46,27 @@ def test_the_plan_counts_and_prices(finished_copy: Project) -> None:
     assert statuses == {STANDARD: "finished", MLP: "missing", RNDEMB: "finished", "tiny-rndembqk-top-s0": "missing"}
     prices = {price["run"].rpartition("-")[0]: price for price in plan["trainings"]}
     (mlp,), (even,) = finished_copy.runs(f"{MLP}-*"), finished_copy.runs(f"{RNDEMB}-*")
-    old = json.loads((mlp / "record.json").read_text())
-    more, hidden = (
-        prices[MLP]["parameters"] - old["parameters"],
-        32,
-    )  # what is edited is one wider in each relaxed layer
-    assert more in [3 * hidden * layers for layers in (1, 2, 3, 4)] and prices[MLP]["tokens"] == 12 * 4 * 32
-    # as fast as the finished run of the same model, variant and layout
-    assert prices[MLP]["gpu_hours"] * 3600 == pytest.approx(old["seconds"])
-    seconds = json.loads((even / "record.json").read_text())["seconds"]
+    old, price = record_of(mlp), prices[MLP]
+    # what is edited is one wider in each of the four layers, all of which are relaxed
+    assert price["parameters"] - old["parameters"] == 4 * 3 * 32 and price["tokens"] == 12 * 4 * 32
+    assert price["gpu_hours"] * 3600 == pytest.approx(old["seconds"]), "as fast as the finished run of its kind"
     top = prices["tiny-rndembqk-top-s0"]
-    assert "speed of tiny-" in top["rate_from"] and 0.1 < top["gpu_hours"] * 3600 / seconds < 10
+    assert "speed of tiny-" in top["rate_from"] and 0.1 < top["gpu_hours"] * 3600 / record_of(even)["seconds"] < 10
     (again,) = plan["retrained"].values()
-    assert again["finished_as"] == mlp.name and plan["totals"]["gpu_hours"] > sum(
-        p["gpu_hours"] for p in plan["trainings"]
-    )
+    assert again["finished_as"] == mlp.name
+    assert plan["totals"]["gpu_hours"] > sum(price["gpu_hours"] for price in plan["trainings"])
     text = printed(finished_copy, CONFIG)
     assert "2 finished · 0 begun · 2 missing" in text
-    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
-    priced = [line.split()[2] for line in text.splitlines() if line.startswith(("pretrain", "evaluate", "analyse"))]
-    assert rows["total"][1] == str(sum(map(int, priced)))
+    rows = [line.split() for line in text.splitlines() if line.strip()]
+    priced = sum(int(row[2]) for row in rows if row[0] in ("pretrain", "evaluate", "analyse"))
+    assert [row[1] for row in rows if row[0] == "total"] == [str(priced)]
     overridden = asked(finished_copy, "--config", "training={steps: 6}", "name=other")
     assert {price["tokens"] for price in overridden["trainings"]} == {6 * 4 * 32}
 
 
 def test_the_papers_plan_is_priced_by_device_and_mfu(tmp_path: Path) -> None:
-    project = Project.copy(tmp_path)
-    plan = asked(project, "--device", "a100", "--mfu", "0.5", "--gpus", "16", config="config/paper.yaml")
+    project, paper = Project.copy(tmp_path), "config/paper.yaml"
+    plan = asked(project, "--device", "a100", "--mfu", "0.5", "--gpus", "16", config=paper)
     assert len(plan["trainings"]) == 65
     one = next(price for price in plan["trainings"] if price["run"].startswith("500m-standard"))
     assert one["parameters"] == 481_109_888 and one["tokens"] == 28_610 * 256 * 2048
@@ -82,18 +80,17 @@ def test_the_papers_plan_is_priced_by_device_and_mfu(tmp_path: Path) -> None:
     assert disk["mirror"] == 220e9 and disk["tokens"] == 2 * 45.1e9
     weights = 4 * sum(price["parameters"] for price in plan["trainings"])
     assert disk["runs"] == weights and 110e9 < weights < 120e9 and disk["runs_while_training"] == 10 * weights
-    kept = asked(project, "--config", "resources={default: {keep_checkpoints: true}}", config="config/paper.yaml")
-    assert kept["disk_bytes"]["runs"] == 4 * weights
-    large = [one for one in kept["trainings"] if one["model"] == "1.7b"]
-    share = published_mfu("h100", large[0]["parameters"])
-    assert large[0]["gpu_hours"] == pytest.approx(large[0]["flops"] / (989.4e12 * share) / 3600)
-    assert {one["rate_from"] for one in large} == {f"h100 at {share:.0%} MFU"}
     assert disk["missing"] == max(0, disk["mirror"] + disk["tokens"] + disk["runs_while_training"] - disk["free"])
+    kept = asked(project, "--config", "resources={default: {keep_checkpoints: true}}", config=paper)
+    assert kept["disk_bytes"]["runs"] == 4 * weights
+    large = next(one for one in kept["trainings"] if one["model"] == "1.7b")
+    share = published_mfu("h100", large["parameters"])
+    assert large["gpu_hours"] == pytest.approx(large["flops"] / (989.4e12 * share) / 3600)
+    assert large["rate_from"] == f"h100 at {share:.0%} MFU"
     # the second time it needs no torch: the formulas are remembered
-    blocked = tmp_path / "torch"
-    blocked.mkdir()
-    (blocked / "__init__.py").write_text("raise ImportError('torch is not needed here')\n")
-    text = printed(project, "config/paper.yaml")
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text("raise ImportError('torch is not needed here')\n")
+    text = printed(project, paper)
     assert "500m-gqa" in text and ("the disk is too small" in text) == (disk["missing"] > 0)
 
 
@@ -101,9 +98,6 @@ def test_the_papers_plan_is_priced_by_device_and_mfu(tmp_path: Path) -> None:
 def test_published_utilisations_and_runs_of_other_sizes_price_what_has_no_run(finished_copy: Project) -> None:
     assert [published_mfu("h100", size) for size in (10**7, 125 * 10**6, 10**10)] == [0.275, 0.275, 0.437]
     assert 0.317 < published_mfu("b200", 5 * 10**8) < 0.349 < 0.5 < published_mfu("a100", 3 * 10**8)
-    small = asked(finished_copy, config="config/small.yaml")
-    assert len(small["trainings"]) == 39 and 10 < small["wall_hours_at_gpus"]["1"] < 48
-
     big = "  big: {hidden_size: 64, intermediate_size: 64, num_hidden_layers: 4, num_attention_heads: 2}\n"
     finished_copy.edit(CONFIG, "\ntraining:\n", f"{big}\ntraining:\n")
     finished_copy.edit(CONFIG, "{models: [tiny], variants: [standard", "{models: [tiny, big], variants: [standard")
@@ -111,47 +105,29 @@ def test_published_utilisations_and_runs_of_other_sizes_price_what_has_no_run(fi
     cpu = [one["rate_from"] for one in asked(finished_copy)["trainings"]]
     assert cpu == ["h100 at 28% MFU"] * 2, "a run on a CPU says nothing about a GPU"
     for run in finished_copy.runs():
-        record = json.loads((run / "record.json").read_text())
-        (run / "record.json").write_text(json.dumps(sealed({**record, "device": "NVIDIA H100 80GB HBM3"})))
+        record = sealed({**record_of(run), "device": "NVIDIA H100 80GB HBM3"})
+        (run / "record.json").write_text(json.dumps(record))
     for one in asked(finished_copy)["trainings"]:
-        assert one["rate_from"].startswith("speed of tiny-") and one["rate_from"].endswith(", scaled to the size")
-        record = json.loads(
-            (finished_copy.folder / "results/runs" / one["rate_from"][9:].split(",")[0] / "record.json").read_text()
-        )
-        assert one["gpu_hours"] > record["seconds"] / 3600, "larger, at the same speed"
+        speed_of, scaled = one["rate_from"].split(",")
+        assert speed_of.startswith("speed of tiny-") and scaled == " scaled to the size"
+        like = finished_copy.folder / "results/runs" / speed_of.removeprefix("speed of ")
+        assert one["gpu_hours"] > record_of(like)["seconds"] / 3600, "larger, at the same speed"
     assert {one["rate_from"] for one in asked(finished_copy, "--mfu", "0.3")["trainings"]} == {"h100 at 30% MFU"}
 
 
-@pytest.mark.slow
-def test_the_plan_does_without_what_cannot_be_priced_read_or_shown(finished_copy: Project) -> None:
-    folder, run = finished_copy.folder, finished_copy.runs(f"{RNDEMB}-*")[0]
-    contents = ('{"spec": {"model": {"name": "tiny", "variant": "mine"}}}', '{"spec": [], "seconds": "x"}', "{")
-    for rank, content in enumerate(contents):
-        shutil.copytree(run, other := run.with_name(f"tiny-mine-even-s{rank}-12345678"))
-        (other / "record.json").write_text(content)
-    memos = ("resources/mirror/sources.json", ".cache/deconattn/code.json", ".cache/deconattn/costs.json")
-    for text in ("[]", '{"' + "a" * 64 + '": null}'):
-        for memo in memos:
-            (folder / memo).parent.mkdir(parents=True, exist_ok=True)
-            (folder / memo).write_text(text)
-        assert asked(finished_copy)["jobs"] == []
-    (folder / "config/other.yaml").write_text((folder / CONFIG).read_text().replace("steps: 12", "steps: 13"))
-    finished_copy.edit_all("config/other.yaml", "tiny", "a-model-whose-name-is-longer-than-a-table-likes")
-    assert "a-model" in printed(finished_copy, "config/other.yaml")
-
-
-# ---- explain ----------------------------------------------------------------------------------------------------------------
-def explained(project: Project, *arguments: str) -> dict[str, list[str]]:
-    done = project.deconattn("explain", CONFIG, "--json", *arguments)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
+# ---- explain
 def test_explain_names_settings_definitions_and_data(finished_copy: Project) -> None:
+    info = finished_copy.folder / "torch-99.0.dist-info/METADATA"
+    info.parent.mkdir()
+    info.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 99.0\n")
+    said = finished_copy.deconattn("explain", CONFIG).stdout
+    assert "other packages than are installed" in said and "→ 99.0" in said
     finished_copy.edit(CONFIG, "peak_learning_rate: 4e-3", "peak_learning_rate: 5e-3")
     finished_copy.edit("deconattn/training/optimizer.py", "(step + 1)", "(step + 2)")
+    finished_copy.edit("deconattn/evaluation/passes.py", "BOOTSTRAP_DRAWS = 100", "BOOTSTRAP_DRAWS = 200")
+    finished_copy.edit(CONFIG, "tasks: [copa, rte,", "tasks: [copa,")
     finished_copy.edit(CONFIG, "heldout_fraction: 0.1", "heldout_fraction: 0.2")
-    found = explained(finished_copy)
+    found = asked(finished_copy, command="explain")
     runs = {folder: why for folder, why in found.items() if Path(folder).parent.name == "runs"}
     assert len(runs) == 3
     for reasons in runs.values():
@@ -159,56 +135,42 @@ def test_explain_names_settings_definitions_and_data(finished_copy: Project) -> 
         assert "training.peak_learning_rate: 0.004 → 0.005" in reasons
         assert any("learning_rate changed" in line and line.startswith("code: ") for line in reasons), reasons
         assert "made from what is to be made: tokenize" in reasons
+    evaluations = [why for folder, why in found.items() if "/evaluation-" in folder]
+    assert len(evaluations) == 3
+    for reasons in evaluations:
+        assert any(line.startswith("code: deconattn.evaluation.passes") for line in reasons), reasons
+        assert any(line.startswith("tasks: ") for line in reasons)
     (tokens,) = [why for folder, why in found.items() if folder.startswith("results/tokens/")]
     assert "heldout_fraction: 0.1 → 0.2" in tokens
     one = finished_copy.deconattn("explain", CONFIG, MLP)
     assert "made before as results/runs/tiny-mlp" in one.stdout and RNDEMB not in one.stdout
-    assert one.stdout.splitlines()[0].endswith("to make"), one.stdout
     wrong = finished_copy.deconattn("explain", CONFIG, "tiny-mlp-unifrm-s0")
     assert wrong.returncode == 2 and len(wrong.stderr.splitlines()) == 1 and "tiny-mlp-uniform-s0" in wrong.stderr
     for run in finished_copy.runs(f"{MLP}-*"):
         shutil.rmtree(run)
     (mlp,) = [folder for folder in runs if MLP in folder]
-    (finished_copy.folder / mlp / "error.txt").parent.mkdir(exist_ok=True)
+    (finished_copy.folder / mlp).mkdir(exist_ok=True)
     (finished_copy.folder / mlp / "error.txt").write_text("loss is not finite at step 3\n")
-    assert explained(finished_copy)[mlp][0] == "never finished: loss is not finite at step 3"
+    assert asked(finished_copy, command="explain")[mlp][0] == "never finished: loss is not finite at step 3"
 
 
-@pytest.mark.slow
-def test_explain_shows_other_stages_and_package_versions(finished_copy: Project) -> None:
-    info = finished_copy.folder / "torch-99.0.dist-info/METADATA"
-    info.parent.mkdir()
-    info.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 99.0\n")
-    assert explained(finished_copy) == {}
-    said = finished_copy.deconattn("explain", CONFIG).stdout
-    assert "other packages than are installed" in said and "→ 99.0" in said
-    finished_copy.edit("deconattn/evaluation/passes.py", "BOOTSTRAP_DRAWS = 100", "BOOTSTRAP_DRAWS = 200")
-    finished_copy.edit(CONFIG, "tasks: [copa, rte,", "tasks: [copa,")
-    evaluations = {folder: why for folder, why in explained(finished_copy).items() if "/evaluation-" in folder}
-    assert len(evaluations) == 3
-    for reasons in evaluations.values():
-        assert any(line.startswith("code: deconattn.evaluation.passes") for line in reasons), reasons
-        assert any(line.startswith("tasks: ") for line in reasons)
-
-
-# ---- records ----------------------------------------------------------------------------------------------------------------
+# ---- records and verify
 def test_every_result_states_what_computed_it(finished: Project) -> None:
+    model = {
+        f"model/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    }
     for run in finished.runs():
-        record = json.loads((run / "record.json").read_text())
+        record = record_of(run)
         assert {"python", "torch", "numpy", "pyarrow", "safetensors"} <= record["versions"].keys()
         assert record["spec"]["code"] == record["made_by"] and record["status"] == "finished"
-        beside = {
-            f"model/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-        }
-        assert set(record["files"]) == beside | {"train.parquet"}
-        (evaluation,) = run.glob("evaluation-*/record.json")
-        made = json.loads(evaluation.read_text())
+        assert set(record["files"]) == model | {"train.parquet"}
+        (evaluation,) = run.glob("evaluation-*")
+        made = record_of(evaluation)
         assert {"transformers", "tokenizers", "lm-eval", "datasets", "torch"} <= made["versions"].keys()
         assert made["weights"] == record["files"]["model/model.safetensors"]["sha256"]
         assert made["sources"][f"results/runs/{run.name}"] == record["sum"]
 
 
-# ---- verify -----------------------------------------------------------------------------------------------------------------
 def damage(path: Path) -> None:
     """Flip one bit; of a spec in what is hashed, as its resources may change."""
     data = bytearray(path.read_bytes())
@@ -258,21 +220,7 @@ def test_verify_says_what_is_wrong_and_ends_with_one(finished_copy: Project) -> 
     assert one.returncode == 1 and "01234567" not in one.stdout, "only what the config names"
 
 
-def test_nothing_that_a_record_may_hold_ends_verify(
-    finished: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(finished.folder / "results", tmp_path / "results")
-    monkeypatch.chdir(tmp_path)
-    (run,) = Path("results/runs").glob(f"{MLP}-*")
-    values = ([], 3, "x", None, {}, {"spec": 3}, {"spec": {}, "files": {"a": 3}}, {"spec": [], "files": []})
-    for value in (*values, *(sealed(value) for value in values if isinstance(value, dict))):
-        (run / "record.json").write_text(json.dumps(value))
-        found = verify()
-        assert any(line.startswith(f"{run}") for line in found.problems), value
-        assert found.checked["runs"] == len(RUNS)
-
-
-# ---- report -----------------------------------------------------------------------------------------------------------------
+# ---- report
 def test_the_report_shows_what_the_config_names(finished_copy: Project) -> None:
     shown = finished_copy.folder / "results/reports/test"
     before = {path: path.read_bytes() for path in shown.rglob("*.*")}
@@ -284,9 +232,8 @@ def test_the_report_shows_what_the_config_names(finished_copy: Project) -> None:
     assert {path: path.read_bytes() for path in shown.rglob("*.*") if path.name != "mine.md"} == before
     assert (shown / "mine.md").is_file(), "what is not ours is left alone"
     page = (shown / "page.html").read_text()
-    assert all(
-        f'id="{name}"' in page for name in ("table_findings", "table1", "figure1", "figure2", "figure4", "figure5")
-    )
+    for name in ("table_findings", "table1", "figure1", "figure2", "figure4", "figure5"):
+        assert f'id="{name}"' in page
     finished_copy.edit(CONFIG, "  figure5: {models: [tiny]}\n", "")
     assert finished_copy.snakemake("-n").returncode == 0
     assert (shown / "figures/figure5.png").exists(), "no dry run touches it"
