@@ -14,6 +14,7 @@ import pytest
 
 from deconattn.training.requeue import Requeue
 from deconattn.training.stops import MARGIN_SECONDS
+from tests.conftest import slow
 from tests.training import (
     PATIENCE,
     checkpoints,
@@ -49,10 +50,13 @@ def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, printed
 
 
-def test_a_signal_saves_and_the_run_goes_on_bit_identically(longer: Path, token_table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGUSR1, *slow(signal.SIGINT)])
+def test_a_signal_saves_and_the_run_goes_on_bit_identically(
+    number: signal.Signals, longer: Path, token_table: Path, tmp_path: Path
+) -> None:
     run = longer_run(tmp_path / "longer")
-    code, printed = disturb(run, token_table, signal.SIGUSR1, lambda: "step 60/" in log(run))
-    assert code == 75 and printed.splitlines()[-1].startswith("longer: stopped by SIGUSR1 after step ")
+    code, printed = disturb(run, token_table, number, lambda: "step 60/" in log(run))
+    assert code == 75 and printed.splitlines()[-1].startswith(f"longer: stopped by {number.name} after step ")
     (last,) = checkpoints(run)  # none was due: what is there was saved for the stop
     assert int(last.name[5:]) == int(printed.split()[-1])
     assert not (run / "record.json").exists()
