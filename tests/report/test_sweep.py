@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from deconattn.exhibits import EXHIBITS
@@ -115,3 +117,13 @@ def test_the_figure_shows_every_setting_and_rings_the_best(tables: Path):
     assert sorted(rings) == [([0.001], [runs["mlp", "lr0.001"]]), ([0.004], [runs["standard", ""]])]
     assert len(hybrid.lines) == 3, "the standard model alone"
     assert drawing.gaps == ["mlp uniform: not trained yet (lr0.1)"]
+
+
+def test_a_sweep_without_gaps_is_drawn(tables: Path, tmp_path: Path):
+    for name in ("runs", "gaps"):
+        whole = pq.read_table(tables / f"{name}.parquet")
+        pq.write_table(
+            whole.filter(pc.invert(pc.match_substring(whole["run"], "lr0.1-"))), tmp_path / f"{name}.parquet"
+        )
+    with style.styled():
+        assert make(EXHIBITS["figure_sweep"], tmp_path, {"model": "nano"}).gaps == []
