@@ -61,7 +61,9 @@ def _gaps(results: Results, runs: pd.DataFrame, model: str) -> list[str]:
     """One line a run that is missing or diverged, of every setting."""
     gaps = schema.read_table(results.folder / "gaps.parquet", schema.GAPS)
     own = gaps[gaps["stage"] == "pretrain"].merge(runs[["run", "settings"]], on="run")
-    own["reason"] = [f"{why} ({name})" if name else why for why, name in zip(own["reason"], own["settings"], strict=True)]
+    own["reason"] = [
+        f"{why} ({name})" if name else why for why, name in zip(own["reason"], own["settings"], strict=True)
+    ]
     return gap_lines(own, results.seeds(model) > 1)
 
 
