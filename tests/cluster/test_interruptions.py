@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import shutil
@@ -193,7 +194,8 @@ def test_snakemake_is_interrupted_and_the_same_command_finishes(
         for run in runs:
             if list(run.glob("lock/*.ask")):
                 for trainer in trainers(run):
-                    trainer.send_signal(signal.SIGCONT)
+                    with contextlib.suppress(psutil.NoSuchProcess):  # it has left meanwhile
+                        trainer.send_signal(signal.SIGCONT)
         return sum(len(resumed(run)) + bool(training.log(run)) for run in runs)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):

@@ -49,13 +49,13 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-def opened(browser: Browser, file: Path, **context: Any) -> tuple[Page, list[str], list[str]]:
-    """A file without a network: the page, errors and warnings to come, and what it will have asked for."""
+def opened(browser: Browser, file: Path, *kinds: str, **context: Any) -> tuple[Page, list[str], list[str]]:
+    """A file without a network: the page, errors to come and these kinds of messages, and what it will have asked for."""
     page = browser.new_context(offline=True, **context).new_page()
     wrong: list[str] = []
     asked: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("console", lambda message: wrong.append(message.text) if message.type in kinds else None)
     page.on("request", lambda request: asked.append(request.url))
     page.goto(file.as_uri())
     return page, wrong, asked
@@ -70,7 +70,9 @@ def test_the_page_sorts_filters_and_draws_by_keyboard(
     finished: Project, browser: Browser, width: int, scheme: str
 ) -> None:
     file = finished.folder / "results/reports/test/page.html"
-    page, wrong, asked = opened(browser, file, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page, wrong, asked = opened(
+        browser, file, "error", "warning", viewport={"width": width, "height": 900}, color_scheme=scheme
+    )
     page.wait_for_selector("#delta svg")
     assert "Without token mixing in any layer" in page.inner_text("main"), "the findings"
     assert (lines(page, "loss"), lines(page, "delta")) == (3, 2)
@@ -107,7 +109,7 @@ def test_the_report_works_offline_and_shows_every_exhibit(finished_copy: Project
     file = finished_copy.folder / "report.html"
     done = finished_copy.snakemake("--cores", "1", "--report", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
-    page, wrong, asked = opened(browser, file)
+    page, wrong, asked = opened(browser, file, "error")  # Snakemake's own page warns of its style sheet
     page.wait_for_selector("text=What the models can do")
     text = page.inner_text("body")
     assert "How they train" in text
