@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 LOGITS_AT_ONCE = {"cpu": 2**24, "cuda": 2**28}  # tokens × vocabulary whose logits are held together
-ChunkLoss = Callable[[Tensor, Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
+ChunkLoss = Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]
 
 
 def widened(x: Tensor) -> Tensor:
@@ -104,18 +104,15 @@ class FeedForward(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-def chunk_loss(hidden: Tensor, weight: Tensor, targets: Tensor, recording: bool) -> tuple[Tensor, Tensor | None]:
-    """Summed cross-entropy of the logits hidden · weightᵀ, and, if `recording`, its gradient softmax(logits) − 1[target].
-
-    Shapes: hidden (N, d), weight (V, d), targets (N,); the gradient (N, V) in the precision of weight.
-    """
-    log_p = F.log_softmax(widened(F.linear(hidden, weight)), dim=-1)
+def chunk_loss(logits: Tensor, targets: Tensor, recording: bool) -> tuple[Tensor, Tensor | None]:
+    """Summed cross-entropy of logits (N, V) and targets (N,), and, if `recording`, its gradient softmax(logits) − 1[target]."""
+    log_p = F.log_softmax(widened(logits), dim=-1)
     wanted = targets.unsqueeze(1)
     loss = -log_p.gather(1, wanted).sum()
     if not recording:
         return loss, None
     of_logits = log_p.exp_().scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=log_p.dtype))
-    return loss, of_logits.to(weight.dtype)
+    return loss, of_logits.to(logits.dtype)
 
 
 def head_loss(
@@ -148,7 +145,7 @@ class _HeadLoss(torch.autograd.Function):
         if torch.is_autocast_enabled(kind) and weight.dtype == torch.float32:  # once, and not with each chunk
             cast = weight.to(torch.get_autocast_dtype(kind))
         for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
-            loss, of_logits = of_chunk(part, cast, wanted, recording)
+            loss, of_logits = of_chunk(F.linear(part, cast), wanted, recording)
             total += loss
             if of_logits is not None and of_weight is not None:
                 of_hidden.append(of_logits @ cast)
