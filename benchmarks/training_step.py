@@ -226,6 +226,8 @@ def main() -> None:
         options.place = find_device(options.device)
     except UserError as error:
         parser.error(str(error))
+    if options.turns and options.place.type != "cpu":
+        parser.error("--turns takes the processor's time: --device cpu")
     torch.set_num_threads(options.threads)
     for key, value in DEFAULTS[options.place.type].items():
         if getattr(options, key) is None:

@@ -162,4 +162,4 @@ class _HeadLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         of_hidden, of_weight = ctx.saved_tensors
-        return of_hidden.mul_(grad), of_weight.mul_(grad), None, None, None
+        return of_hidden * grad, of_weight * grad, None, None, None  # not in place: a graph may be kept and asked again

@@ -20,7 +20,7 @@ from deconattn.config import ModelConfig
 from deconattn.exhibits import EXHIBITS
 from deconattn.report import style
 from deconattn.report.draw import Drawing, make
-from deconattn.report.pareto_figure import WIDEST
+from deconattn.report.pareto_figure import WIDEST, front
 from tests.conftest import slow
 from tests.figure_words import assert_words_apart, words
 from tests.make_results import NANO, PAPER_SIZES, SIMPLE, Size, make_runs, report
@@ -188,3 +188,10 @@ def test_points_and_front_over_costs_are_the_tables(name: str, tables: dict[str,
             (line,) = [x for x in axes.lines if x.get_drawstyle() == "steps-post"]
             on_it = sorted(points["value"][~np.array(beaten)], reverse=best > 0)
             assert list(line.get_ydata())[:-1] == pytest.approx(on_it)
+
+
+def test_a_front_has_what_nothing_beats() -> None:
+    costs, losses = np.array([3.0, 1.0, 2.0, 2.0, 4.0, 0.0]), np.array([1.0, 5.0, 3.0, 2.0, 1.0, 9.0])
+    assert front(costs, losses).tolist() == [5, 1, 3, 0], (
+        "of equal costs the better one, of equal losses the cheaper one"
+    )
