@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,10 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it onto `path` when the block ends well, remove it otherwise."""
+    """Give a temporary path beside `path`; rename it onto `path` when the block ends well, remove it otherwise.
+
+    A full disk is an `OSError` that names `path`, as that of a write names no file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -27,6 +31,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         flush_to_disk(temporary)
         os.replace(temporary, path)
         flush_to_disk(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

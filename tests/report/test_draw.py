@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import pkgutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deconattn import cli
 from deconattn.errors import UserError
 from deconattn.exhibits import EXHIBITS
 from deconattn.files import sha256_file
@@ -90,6 +92,18 @@ def test_a_model_that_is_not_there_and_absent_tables_are_named_in_one_line(table
         draw("figure5", tables, tmp_path, {"models": ["nana"]})
     with pytest.raises(UserError, match=r"\A[^\n]*runs\.parquet: no such file[^\n]*\Z"):
         draw("figure5", tmp_path, tmp_path, {"models": ["nano"]})
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_full_disk_is_one_line_that_names_the_file(
+    kind: str, tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / f"table1.{kind}"
+    file.with_name(f".{file.name}.{os.getpid()}.tmp").symlink_to("/dev/full")
+    assert cli.main(["draw", "table1", '{"model": "nano"}', str(tables), str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"{file}: ") and "No space left on device" in said and said.count("\n") == 1
+    assert not file.exists() and not (tmp_path / "table1.json").exists()
 
 
 def test_the_registry_is_light_and_names_what_draws_every_exhibit() -> None:
